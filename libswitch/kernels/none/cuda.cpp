@@ -1,0 +1,1 @@
+// Stands in for the CUDA backend in builds without it.
