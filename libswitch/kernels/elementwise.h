@@ -1,0 +1,48 @@
+// Element-by-element maps: fill, copy, cast, add, activations, dropout, row masks, and fixed-order
+// sums.
+#pragma once
+
+#include "libswitch/base/rng.h"
+#include "libswitch/kernels/kernel.h"
+
+namespace sw::kernels {
+
+/// x = value, any dtype.
+SW_KERNEL(fill, Tensor& x, double value)
+/// y = x with conversion between f32, bf16 and f64 (same shape).
+SW_KERNEL(cast, Tensor& y, const Tensor& x)
+/// y = factor·x, or y += factor·x; dtypes of x and y may differ (gradient of a cast, trees of
+/// gradients).
+SW_KERNEL(scale, Tensor& y, const Tensor& x, double factor, Accum accum)
+
+/// y = max(x, 0); y may be x.
+SW_KERNEL(relu_forward, Tensor& y, const Tensor& x)
+/// d_x = d_y where y > 0, else 0 (y is the saved output); d_x may be d_y when accum is write.
+SW_KERNEL(relu_backward, Tensor& d_x, Accum accum, const Tensor& y, const Tensor& d_y)
+
+/// y = gelu(a)·b, gelu by its tanh approximation (spec of T5 v1.1:
+/// 0.5a(1+tanh(sqrt(2/pi)(a+0.044715a³)))).
+SW_KERNEL(geglu_forward, Tensor& y, const Tensor& a, const Tensor& b)
+SW_KERNEL(geglu_backward, Tensor& d_a, Accum accum_a, Tensor& d_b, Accum accum_b, const Tensor& a,
+          const Tensor& b, const Tensor& d_y)
+
+struct DropoutParams {
+  double rate = 0;
+  RngKey key;
+  int64_t first_row = 0;  // global index of row 0 of x [N, D]
+  int64_t rows_per_mask =
+      1;  // this many consecutive rows share one mask (sequence length: shared over it)
+};
+/// y = x·mask/(1-rate) for x [N, D] (or +=); draw index: ((first_row + n) / rows_per_mask)·D + d,
+/// kept iff the uniform draw is >= rate. The backward pass is the same map applied to the gradient.
+SW_KERNEL(dropout, Tensor& y, Accum accum, const Tensor& x, const DropoutParams& params)
+
+/// y = x with rows whose mask [N] u8 is 0 set to zero; y may be x. Its own backward.
+SW_KERNEL(mask_rows, Tensor& y, Accum accum, const Tensor& x, const Tensor& row_mask)
+
+/// *sum = Σ x² in f64, over fixed blocks combined in a binary tree.
+SW_KERNEL(sum_of_squares, double* sum, const Tensor& x)
+/// *count = number of elements that are NaN or infinite.
+SW_KERNEL(count_nonfinite, int64_t* count, const Tensor& x)
+
+}  // namespace sw::kernels
