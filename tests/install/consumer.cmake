@@ -1,0 +1,6 @@
+cmake_minimum_required(VERSION 3.25)
+project(consumer CXX)
+find_package(SwitchTransformers 0.1 REQUIRED)
+add_executable(consumer consumer.cpp)
+target_link_libraries(consumer PRIVATE SwitchTransformers::switch)
+target_compile_features(consumer PRIVATE cxx_std_20)

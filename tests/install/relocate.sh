@@ -1,0 +1,59 @@
+#!/bin/sh
+# Installs the build into a prefix, moves that prefix, and uses it from there as a stranger would:
+# runs the tools, reads man pages and completions, and builds the program consumer.cpp against the
+# library by CMake and by pkg-config.
+#
+#   tests/install/relocate.sh BUILD_DIR CXX
+set -eu
+
+build=$1 cxx=$2
+here=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+fail() { echo "relocate: $*" >&2; exit 1; }
+
+cmake --install "$build" --prefix "$work/first" >"$work/install.log" ||
+  { cat "$work/install.log"; fail "cmake --install failed"; }
+mv "$work/first" "$work/moved"
+prefix=$work/moved
+unset LD_LIBRARY_PATH
+# Text files are searched for the old prefix; the library and the tools by their dynamic section.
+! grep -rIl "$work/first" "$prefix" || fail "the files above name the folder they were installed to"
+build_path=$(cd "$build" && pwd)
+for binary in "$prefix"/bin/* "$prefix"/lib/libswitch.so; do
+  [ -e "$binary" ] || continue
+  ! readelf -d "$binary" | grep -E 'RPATH|RUNPATH' | grep -F "$build_path" ||
+    fail "$binary looks for libraries in the build folder"
+done
+
+for tool in "$build"/bin/sw-*; do
+  [ -e "$tool" ] || continue
+  name=$(basename "$tool")
+  "$prefix/bin/$name" --version >"$work/version" || fail "$name --version failed after the move"
+  grep -q . "$work/version" || fail "$name --version printed nothing"
+  for page in share/man/man1/$name.1 share/bash-completion/completions/$name \
+    share/zsh/site-functions/_$name share/fish/vendor_completions.d/$name.fish; do
+    [ -s "$prefix/$page" ] || fail "$page was not installed"
+  done
+  bash -n "$prefix/share/bash-completion/completions/$name" || fail "completion of $name is no bash"
+done
+
+mkdir "$work/consumer"
+cp "$here/consumer.cpp" "$work/consumer/"
+cp "$here/consumer.cmake" "$work/consumer/CMakeLists.txt"
+cmake -S "$work/consumer" -B "$work/consumer/build" -DCMAKE_PREFIX_PATH="$prefix" \
+  -DCMAKE_CXX_COMPILER="$cxx" >"$work/log" 2>&1 &&
+  cmake --build "$work/consumer/build" >>"$work/log" 2>&1 ||
+  { cat "$work/log"; fail "the consumer does not build by CMake"; }
+"$work/consumer/build/consumer" || fail "the consumer built by CMake does not run"
+
+pc=$(find "$prefix" -name switch-transformers.pc)
+[ -n "$pc" ] || fail "switch-transformers.pc was not installed"
+PKG_CONFIG_PATH=$(dirname "$pc")
+export PKG_CONFIG_PATH
+# shellcheck disable=SC2046  # flags are words by intent
+"$cxx" $(pkg-config --cflags switch-transformers) "$work/consumer/consumer.cpp" -o "$work/by_pc" \
+  $(pkg-config --libs switch-transformers) || fail "the consumer does not build by pkg-config"
+LD_LIBRARY_PATH=$(pkg-config --variable=libdir switch-transformers) "$work/by_pc" ||
+  fail "the consumer built by pkg-config does not run"
+echo "relocate: tools and consumers work from the moved prefix"
