@@ -7,7 +7,7 @@
 set -eu
 
 packages="
-  build-essential cmake ninja-build ccache pkg-config clang-format
+  build-essential perl cmake ninja-build ccache pkg-config clang-format
   libdnnl-dev libhwy-dev
   libhdf5-dev hdf5-tools
   libopenmpi-dev openmpi-bin
