@@ -1,5 +1,5 @@
-// Memory of tensors. A training step asks for the same sizes again and again, so freed blocks are kept and
-// handed out again by size; large blocks sit on huge pages.
+// Memory of tensors. A training step asks for the same sizes again and again, so freed blocks are
+// kept and handed out again by size; large blocks sit on huge pages.
 #pragma once
 
 #include <cstdint>

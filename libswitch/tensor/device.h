@@ -14,8 +14,8 @@ struct Device {
   std::string str() const { return is_cuda() ? "cuda:" + std::to_string(index) : "cpu"; }
 };
 
-/// An order of work on one device. On a CPU kernels run to completion in the calling thread; on a GPU
-/// `handle` is the backend's stream.
+/// An order of work on one device. On a CPU kernels run to completion in the calling thread; on a
+/// GPU `handle` is the backend's stream.
 struct Stream {
   Device device;
   void* handle = nullptr;

@@ -14,7 +14,8 @@ int64_t element_bytes(DType dtype);
 const char* dtype_name(DType dtype);
 bool is_floating(DType dtype);
 
-/// bfloat16: the upper half of an IEEE binary32; conversion rounds to nearest even and keeps NaN quiet.
+/// bfloat16: the upper half of an IEEE binary32; conversion rounds to nearest even and keeps NaN
+/// quiet.
 struct bf16 {
   uint16_t bits = 0;
   bf16() = default;
@@ -51,7 +52,8 @@ constexpr DType dtype_of<uint8_t>() {
   return DType::u8;
 }
 
-/// Type in which sums and transcendental functions over T are computed: float, or double for double.
+/// Type in which sums and transcendental functions over T are computed: float, or double for
+/// double.
 template <class T>
 struct Accumulator {
   using type = float;
@@ -63,8 +65,9 @@ struct Accumulator<double> {
 template <class T>
 using Acc = typename Accumulator<T>::type;
 
-/// The dtype of master weights, gradients, norms, softmax and router of a model computed in `compute`
-/// (selective precision, Fedus et al. 2022, section 2.4): f32, or f64 for f64 (gradient checks).
+/// The dtype of master weights, gradients, norms, softmax and router of a model computed in
+/// `compute` (selective precision, Fedus et al. 2022, section 2.4): f32, or f64 for f64 (gradient
+/// checks).
 constexpr DType master_dtype(DType compute) {
   return compute == DType::f64 ? DType::f64 : DType::f32;
 }

@@ -1,4 +1,5 @@
-// A contiguous row-major array with a dtype and a device. Copies share storage; `view` and `slice` alias it.
+// A contiguous row-major array with a dtype and a device. Copies share storage; `view` and `slice`
+// alias it.
 #pragma once
 
 #include <memory>
@@ -58,6 +59,9 @@ class Tensor {
   /// Entry i of the first dimension, rank less one; aliases.
   Tensor operator[](int64_t i) const;
 
+  /// Whether another Tensor refers to the same storage.
+  bool shared() const { return storage_.use_count() > 1; }
+
   /// A deep copy (CPU).
   Tensor clone() const;
   /// Contents as doubles, row-major (CPU).
@@ -75,7 +79,8 @@ class Tensor {
   DType dtype_ = DType::f32;
 };
 
-/// Throws internal "where: name: expected [..] f32, got [..] bf16" unless shape and dtype are as given.
+/// Throws internal "where: name: expected [..] f32, got [..] bf16" unless shape and dtype are as
+/// given.
 void check_tensor(const char* where, const char* name, const Tensor& tensor, const Shape& shape,
                   DType dtype);
 

@@ -27,3 +27,4 @@ namespace {
 #include "libswitch/kernels/norm.h"
 #include "libswitch/kernels/optimizer.h"
 #include "libswitch/kernels/routing.h"
+#include "libswitch/kernels/row_dropout.h"

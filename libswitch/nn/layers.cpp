@@ -1,0 +1,111 @@
+#include "libswitch/nn/layers.h"
+
+#include "libswitch/ops/activation.h"
+#include "libswitch/ops/attention.h"
+#include "libswitch/ops/linear.h"
+
+namespace sw {
+namespace {
+
+Var weight(const Parameter* parameter) { return parameter->var(); }
+
+int64_t rows_per_mask(const ModelConfig& config, int64_t length) {
+  return config.conventions.dropout_shared_over_length ? length : 1;
+}
+
+}  // namespace
+
+Var AttentionLayer::forward(Context& context, const ModelConfig& config, const Var& x,
+                            const Var& keys, const Var& bias, const Tensor& query_segments,
+                            const Tensor& key_segments, int64_t batch, int64_t query_length,
+                            int64_t key_length, bool causal) const {
+  const Var queries = ops::linear(context, x, weight(q));    // [B·T, H·Dkv]
+  const Var k_rows = ops::linear(context, keys, weight(k));  // [B·S, H·Dkv]
+  const Var v_rows = ops::linear(context, keys, weight(v));  // [B·S, H·Dkv]
+  kernels::AttentionParams params;
+  params.batch = batch, params.heads = config.heads, params.head_dim = config.d_kv;
+  params.query_length = query_length, params.key_length = key_length, params.causal = causal;
+  params.dropout = context.training ? config.dropout : 0.0;
+  params.dropout_key = context.key(RngPurpose::dropout, site(ordinal, Site::attention_weights));
+  params.first_row = context.first_row;
+  params.share_over_queries = config.conventions.dropout_shared_over_length;
+  const Var mixed =
+      ops::attention(context, queries, k_rows, v_rows, bias, query_segments, key_segments, params);
+  const Var out = ops::linear(context, mixed, weight(o));  // [B·T, D]
+  return ops::dropout(context, out, config.dropout, site(ordinal, Site::sublayer_output),
+                      context.first_row * query_length, rows_per_mask(config, query_length));
+}
+
+Var FeedForwardLayer::forward(Context& context, const ModelConfig& config, const Var& x,
+                              int64_t length) const {
+  Var hidden = ops::linear(context, x, weight(wi));  // [N, F]
+  hidden = gate != nullptr ? ops::geglu(context, hidden, ops::linear(context, x, weight(gate)))
+                           : ops::relu(context, hidden);
+  hidden = ops::dropout(context, hidden, config.dropout, site(ordinal, Site::hidden),
+                        context.first_row * length, rows_per_mask(config, length));
+  const Var out = ops::linear(context, hidden, weight(wo));  // [N, D]
+  return ops::dropout(context, out, config.dropout, site(ordinal, Site::sublayer_output),
+                      context.first_row * length, rows_per_mask(config, length));
+}
+
+SwitchLayer::Output SwitchLayer::forward(Context& context, const ModelConfig& config, const Var& x,
+                                         const ModelInput& input, const Tensor& nonpadding,
+                                         int64_t nonpadding_total, int64_t length) const {
+  const int64_t first_token = context.first_row * length;
+  Var router_x =
+      ops::dropout(context, x, config.input_dropout, site(ordinal, Site::router), first_token, 1);
+  router_x = ops::router_input(context, router_x, config.jitter, site(ordinal, Site::router_input),
+                               first_token);
+  const Var logits = ops::linear(context, router_x, weight(router_weight));  // [N, E]
+
+  RouterInput routing_input;
+  routing_input.nonpadding = nonpadding;
+  routing_input.batch_rows = input.rows;
+  routing_input.shards = input.shards;
+  routing_input.nonpadding_total = nonpadding_total;
+  routing_input.training = context.training;
+  routing_input.first_token = first_token;
+  routing_input.key = context.key(RngPurpose::routing, site(ordinal, Site::router));
+  const ops::Routed routed = ops::route(context, *router, logits, std::move(routing_input));
+  const RoutingPlan& plan = routed.routing->plan;
+
+  const Var rows = ops::dispatch(context, x, plan);                          // [R, D]
+  Var hidden = ops::expert_linear(context, rows, weight(wi), plan.offsets);  // [R, F]
+  hidden = gate != nullptr
+               ? ops::geglu(context, hidden,
+                            ops::expert_linear(context, rows, weight(gate), plan.offsets))
+               : ops::relu(context, hidden);
+  hidden = ops::expert_dropout(context, hidden, config.expert_dropout, site(ordinal, Site::hidden),
+                               plan, first_token);
+  const Var out = ops::expert_linear(context, hidden, weight(wo), plan.offsets);  // [R, D]
+  const bool keep_input = config.conventions.dropped_gate == DroppedGate::kept;
+  const Var y = ops::combine(context, out, routed.gate, plan, keep_input ? x : Var());  // [N, D]
+  return {ops::dropout(context, y, config.dropout, site(ordinal, Site::sublayer_output),
+                       first_token, rows_per_mask(config, length)),
+          routed.routing};
+}
+
+RouterConfig router_config(const ModelConfig& config) {
+  const Conventions& c = config.conventions;
+  RouterConfig router;
+  router.kind = router_kind_from(config.router);
+  router.experts = config.experts;
+  router.capacity_rule = c.capacity;
+  router.capacity_factor_train = config.capacity_factor;
+  router.capacity_factor_eval = config.eval_capacity_factor;
+  router.min_capacity = config.min_capacity;
+  router.expert_capacity = config.expert_capacity;
+  router.group_rule = c.groups;
+  router.max_group_size = config.max_group_size;
+  router.padding_rule = c.padding;
+  router.selection = selection_policy_from(config.selection);
+  router.dropped_gate = c.dropped_gate;
+  router.second_train = router.second_eval = second_policy_from(config.second_policy);
+  router.second_threshold = config.second_threshold;
+  router.ntlb_k = config.ntlb_k;
+  router.count_all_choices = c.count_all_choices;
+  router.dropped_as_expert_0 = c.dropped_as_expert_0;
+  return router;
+}
+
+}  // namespace sw

@@ -1,0 +1,21 @@
+// Token embedding and the output loss, the two users of the vocabulary table.
+#pragma once
+
+#include "libswitch/kernels/cross_entropy.h"
+#include "libswitch/tape/context.h"
+
+namespace sw::ops {
+
+/// y [N, D] = table[ids]; table [V, D], ids [N] i32.
+Var embedding(Context& context, const Var& table, const Tensor& ids);
+
+/// Cross-entropy of softmax(logit_scale·hidden·tableᵀ) (kernels/cross_entropy.h). Its gradient is
+/// that of sums.loss with weight 1: the loss is the root of the backward pass. The table's part is
+/// formed here, in the forward pass, while the logits are at hand. `logits` [N, V] master is filled
+/// when defined.
+kernels::CrossEntropySums cross_entropy(Context& context, const Var& hidden, const Var& table,
+                                        const Tensor& targets,
+                                        const kernels::CrossEntropyParams& params,
+                                        Tensor logits = {});
+
+}  // namespace sw::ops

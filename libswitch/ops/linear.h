@@ -1,0 +1,16 @@
+// Products with weights.
+#pragma once
+
+#include "libswitch/tape/context.h"
+
+namespace sw::ops {
+
+/// y = x·w; x [.., K] in w's dtype, w [K, N]; y [.., N]. Saves x. d_w is in w's slot dtype
+/// (master).
+Var linear(Context& context, const Var& x, const Var& w);
+
+/// Per-expert products: rows [offsets[e], offsets[e+1]) of x times w[e]. x [R, K], w [E, K, N],
+/// offsets [E+1] i32.
+Var expert_linear(Context& context, const Var& x, const Var& w, const Tensor& offsets);
+
+}  // namespace sw::ops

@@ -1,0 +1,148 @@
+#include "libswitch/ops/route.h"
+
+#include "libswitch/kernels/routing.h"
+#include "libswitch/kernels/row_dropout.h"
+
+namespace sw::ops {
+
+Var router_input(Context& context, const Var& x, double jitter, uint64_t site, int64_t first_row) {
+  const double epsilon = context.training ? jitter : 0.0;
+  const RngKey key = context.key(RngPurpose::jitter, site);
+  Tensor y = Tensor::empty(x.shape(), master_dtype(x.value().dtype()), context.device());
+  kernels::jitter_cast(context.stream, y, Accum::write, x.value(), epsilon, key, first_row);
+  Var output = context.output(std::move(y), {&x});
+  if (context.records(output)) {
+    context.tape->record(
+        [stream = context.stream, dx = x.slot(), dy = output.slot(), epsilon, key, first_row] {
+          if (!dy->is_set()) return;
+          auto [d_x, accum] = dx->target();
+          kernels::jitter_cast(stream, d_x, accum, dy->gradient(), epsilon, key, first_row);
+        });
+  }
+  return output;
+}
+
+namespace {
+
+std::shared_ptr<Routing> decide(Context& context, const Router& router, const Tensor& probabilities,
+                                const Tensor& log_z, RouterInput input) {
+  if (context.replay != nullptr && context.replaying) {
+    return std::const_pointer_cast<Routing>(
+        std::static_pointer_cast<const Routing>(context.replay->take()));
+  }
+  auto routing = std::make_shared<Routing>();
+  input.probabilities = probabilities;
+  input.log_z = log_z;
+  routing->plan = router.assign(input);
+  routing->loss_terms = router.loss_terms(input, routing->plan);
+  routing->input = std::move(input);
+  if (context.replay != nullptr) context.replay->put(routing);
+  return routing;
+}
+
+}  // namespace
+
+Routed route(Context& context, const Router& router, const Var& logits, RouterInput input) {
+  const Shape shape = logits.shape();
+  const DType dtype = logits.value().dtype();
+  Tensor probabilities = Tensor::empty(shape, dtype, context.device());
+  Tensor log_z = Tensor::empty({shape[0]}, dtype, context.device());
+  kernels::router_softmax(context.stream, probabilities, log_z, logits.value());
+
+  Routed routed;
+  routed.routing = decide(context, router, probabilities, log_z, std::move(input));
+  routed.gate = context.output(routed.routing->plan.gate, {&logits});
+  if (context.records(routed.gate)) {
+    context.tape->record([stream = context.stream, &router, routing = routed.routing,
+                          d_logits = logits.slot(), gate = routed.gate.slot()] {
+      const Tensor& probabilities = routing->input.probabilities;
+      const Tensor& log_z = routing->input.log_z;
+      Tensor d_probabilities =
+          Tensor::empty(probabilities.shape(), probabilities.dtype(), probabilities.device());
+      Tensor d_log_z = Tensor::zeros(log_z.shape(), log_z.dtype(), log_z.device());
+      if (gate->is_set()) {
+        router.gate_backward(routing->plan, probabilities, gate->gradient(), d_probabilities,
+                             Accum::write);
+      } else {
+        d_probabilities =
+            Tensor::zeros(probabilities.shape(), probabilities.dtype(), probabilities.device());
+      }
+      if (!routing->loss_gradient.d_probability.empty()) {
+        router_losses_backward(routing->loss_gradient, 1.0, log_z, routing->input.nonpadding,
+                               d_probabilities, d_log_z);
+      }
+      Tensor d = Tensor::empty(probabilities.shape(), probabilities.dtype(), stream.device);
+      kernels::router_softmax_backward(stream, d, probabilities, d_probabilities, d_log_z);
+      d_logits->adopt(stream, d);
+    });
+  }
+  return routed;
+}
+
+Var dispatch(Context& context, const Var& x, const RoutingPlan& plan) {
+  Tensor rows = Tensor::empty({plan.rows, x.value().size(1)}, x.value().dtype(), context.device());
+  kernels::dispatch_forward(context.stream, rows, x.value(), plan.row_token);
+  Var output = context.output(std::move(rows), {&x});
+  if (context.records(output)) {
+    context.tape->record(
+        [stream = context.stream, dx = x.slot(), row_of = plan.row_of, dy = output.slot()] {
+          if (!dy->is_set()) return;
+          auto [d_x, accum] = dx->target();
+          kernels::dispatch_backward(stream, d_x, accum, dy->gradient(), row_of);
+        });
+  }
+  return output;
+}
+
+Var expert_dropout(Context& context, const Var& hidden, double rate, uint64_t site,
+                   const RoutingPlan& plan, int64_t first_token) {
+  if (!context.training || rate == 0) return hidden;
+  Tensor row_index = Tensor::empty({plan.rows}, DType::i32);
+  const int32_t* row_of = plan.row_of.data<int32_t>();
+  auto* index = row_index.data<int32_t>();
+  for (int64_t i = 0; i < plan.tokens * plan.choices; ++i) {
+    if (row_of[i] >= 0) index[row_of[i]] = static_cast<int32_t>(i);
+  }
+  const RngKey key = context.key(RngPurpose::dropout, site);
+  const int64_t first_row = first_token * plan.choices;
+  Tensor y = Tensor::empty(hidden.shape(), hidden.value().dtype(), context.device());
+  kernels::row_dropout(context.stream, y, Accum::write, hidden.value(), row_index, rate, key,
+                       first_row);
+  Var output = context.output(std::move(y), {&hidden});
+  if (context.records(output)) {
+    context.tape->record([stream = context.stream, dx = hidden.slot(), dy = output.slot(),
+                          row_index, rate, key, first_row] {
+      if (!dy->is_set()) return;
+      auto [d_x, accum] = dx->target();
+      kernels::row_dropout(stream, d_x, accum, dy->gradient(), row_index, rate, key, first_row);
+    });
+  }
+  return output;
+}
+
+Var combine(Context& context, const Var& rows, const Var& gate, const RoutingPlan& plan,
+            const Var& dropped) {
+  Tensor y =
+      Tensor::empty({plan.tokens, rows.value().size(1)}, rows.value().dtype(), context.device());
+  kernels::combine_forward(context.stream, y, rows.value(), gate.value(), plan.row_of,
+                           dropped.value());
+  Var output = context.output(std::move(y), {&rows, &gate, &dropped});
+  if (context.records(output)) {
+    context.tape->record([stream = context.stream, rows, gate, dropped, row_of = plan.row_of,
+                          row_token = plan.row_token, dy = output.slot()] {
+      if (!dy->is_set()) return;
+      Tensor d_rows = Tensor::empty(rows.shape(), rows.value().dtype(), stream.device);
+      Tensor d_gate = Tensor::empty(gate.shape(), gate.value().dtype(), stream.device);
+      GradientSlot::Target d_dropped{{}, Accum::write};
+      if (dropped.needs_gradient()) d_dropped = dropped.slot()->target();
+      kernels::combine_backward(stream, d_rows, d_gate, d_dropped.tensor, d_dropped.accum,
+                                rows.value(), gate.value(), row_of, row_token, dropped.value(),
+                                dy->gradient());
+      if (rows.needs_gradient()) rows.slot()->adopt(stream, d_rows);
+      if (gate.needs_gradient()) gate.slot()->adopt(stream, d_gate);
+    });
+  }
+  return output;
+}
+
+}  // namespace sw::ops
