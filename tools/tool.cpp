@@ -1,0 +1,238 @@
+#include "tools/tool.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <nlohmann/json.hpp>
+
+#include "libswitch/base/error.h"
+#include "libswitch/base/parallel.h"
+#include "libswitch/base/version.h"
+
+namespace sw {
+namespace {
+
+void declare_common(OptionRegistry& registry, CommonOptions& common, const ToolDescription& tool) {
+  registry.group("common", "Common");
+  registry.add("help", &common.help)
+      .short_name('h')
+      .scope(Scope::command_line)
+      .help("the short help");
+  registry.add("help-all", &common.help_all)
+      .scope(Scope::command_line)
+      .help("every option with its details");
+  registry.add("version", &common.version).scope(Scope::command_line).help("the version");
+  registry.add("build-info", &common.build_info)
+      .scope(Scope::command_line)
+      .help("commit, compiler and libraries of this build; JSON with --json");
+  registry.add("quiet", &common.quiet).short_name('q').scope(Scope::local).help("log errors only");
+  registry.add("verbose", &common.verbose)
+      .short_name('v')
+      .scope(Scope::local)
+      .counts()
+      .at_least(0)
+      .help("log more; -vv logs everything");
+  registry.add("log-file", &common.log_file)
+      .completes_files()
+      .value_name("FILE")
+      .scope(Scope::local)
+      .help("append the log to a file as well");
+  registry
+      .add_choice("progress", &common.progress,
+                  {{"auto", ProgressMode::automatic},
+                   {"bar", ProgressMode::bar},
+                   {"plain", ProgressMode::plain},
+                   {"none", ProgressMode::none}})
+      .scope(Scope::local)
+      .help("how progress is shown on stderr")
+      .details("auto draws a bar on a terminal and prints plain lines elsewhere.");
+  registry.add_choice("color", &common.color, {"auto", "always", "never"})
+      .scope(Scope::local)
+      .help("colour in texts; auto: on a terminal, unless NO_COLOR is set");
+  registry.add("threads", &common.threads)
+      .range(0, 4096)
+      .scope(Scope::local)
+      .default_text("all usable cores")
+      .help("threads of this process")
+      .details("Results do not depend on it.");
+  registry.add("config", &common.config)
+      .short_name('c')
+      .value_name("FILE.toml")
+      .completes_files()
+      .scope(Scope::command_line)
+      .help("read options from a TOML file; a later file wins");
+  registry.add("set", &common.set)
+      .value_name("KEY=VALUE")
+      .assigns_options()
+      .scope(Scope::command_line)
+      .help("set any option by its key in a file, as its flag would");
+  registry.add_choice("print-config", &common.print_config, {"all", "changed", "origins"})
+      .implicit_value("all")
+      .scope(Scope::command_line)
+      .help("print the resolved options as TOML that repeats the run, and stop")
+      .details("changed leaves out defaults; origins adds where each value came from.");
+  registry.add("dry-run", &common.dry_run)
+      .scope(Scope::command_line)
+      .help("check everything, print estimates, and stop");
+  registry.add("json", &common.json)
+      .scope(Scope::command_line)
+      .help(tool.prints_results ? "print results as JSON" : "with --build-info: as JSON");
+  registry.add_choice("completion", &common.completion, {"bash", "zsh", "fish"})
+      .scope(Scope::command_line)
+      .help("print a completion script for a shell");
+  registry.add("man", &common.man).scope(Scope::command_line).help("print the man page (roff)");
+}
+
+// Ends quietly when stdout cannot take the text: help into a closed pipe is no failure of ours.
+int print(const std::string& text) {
+  const size_t written = std::fwrite(text.data(), 1, text.size(), stdout);
+  if (written != text.size() || std::fflush(stdout) != 0) {
+    fail(ErrorKind::io, "stdout: write failed: {}", std::strerror(errno));
+  }
+  return 0;
+}
+
+std::string build_info_text(const ToolDescription& tool, bool json) {
+  if (json) {
+    nlohmann::ordered_json object = {{"tool", tool.name}};
+    for (const auto& [key, value] : build_info()) object[key] = value;
+    return object.dump(2) + "\n";
+  }
+  std::string text = tool.name + "\n";
+  for (const auto& [key, value] : build_info()) text += fmt::format("{:<14} {}\n", key, value);
+  return text;
+}
+
+void check_arguments(const ToolDescription& tool, const std::vector<std::string>& arguments) {
+  const auto count = static_cast<int>(arguments.size());
+  if (tool.max_positionals >= 0 && count > tool.max_positionals) {
+    fail(ErrorKind::usage, "unexpected argument '{}'",
+         arguments[static_cast<size_t>(tool.max_positionals)]);
+  }
+  if (count < tool.min_positionals) {
+    fail(ErrorKind::usage, "expected {}{}, got {}",
+         tool.min_positionals == 1 ? "" : fmt::format("{} times ", tool.min_positionals),
+         tool.positional_name, count == 0 ? "nothing" : std::to_string(count));
+  }
+}
+
+void complain(const std::string& tool, const std::string& message) {
+  const std::string text = fmt::format("{}: error: {}\n", tool, message);
+  std::fflush(stdout);
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
+
+bool wants_color(const std::string& mode, int fd) {
+  if (mode != "auto") return mode == "always";
+  const char* no_color = std::getenv("NO_COLOR");
+  if (no_color != nullptr && *no_color != 0) return false;
+  const char* term = std::getenv("TERM");
+  if (term != nullptr && std::strcmp(term, "dumb") == 0) return false;
+  return ::isatty(fd) == 1;
+}
+
+int answer_and_run(int argc, char** argv, const ToolDescription& tool,
+                   const DeclareOptions& declare, const RunTool& run) {
+  CommonOptions common;
+  OptionRegistry registry;
+  declare(registry);
+  declare_common(registry, common, tool);
+  const int rank = launcher_rank();
+
+  std::vector<std::string> arguments = registry.parse_command_line(argc, argv);
+  const auto answer = [&](const std::string& text) { return rank == 0 ? print(text) : 0; };
+  if (common.help) return answer(short_help(registry, tool));
+  if (common.help_all) return answer(full_help(registry, tool));
+  if (common.version) return answer(fmt::format("{} {}\n", tool.name, version()));
+  if (common.build_info) return answer(build_info_text(tool, common.json));
+  if (common.man) return answer(man_page(registry, tool));
+  if (!common.completion.empty()) {
+    return answer(completion_script(registry, tool, common.completion));
+  }
+  if (common.json && !tool.prints_results) {
+    fail(ErrorKind::usage, "--json goes with --build-info only: this tool prints no results");
+  }
+
+  for (const std::string& file : common.config) registry.apply_toml_file(file, Source::file);
+  registry.apply_environment();
+  registry.apply_presets();
+
+  ToolRun context{common, registry, std::move(arguments), {}};
+  if (!common.print_config.empty()) {
+    const auto detail = common.print_config == "changed"   ? ConfigDetail::changed
+                        : common.print_config == "origins" ? ConfigDetail::origins
+                                                           : ConfigDetail::all;
+    return answer(fmt::format("# {} {}\n{}", tool.name, version(), registry.to_toml(detail)));
+  }
+  registry.check_required();
+  check_arguments(tool, context.arguments);
+
+  context.log.level = common.quiet          ? log::Level::error
+                      : common.verbose == 0 ? log::Level::info
+                      : common.verbose == 1 ? log::Level::debug
+                                            : log::Level::trace;
+  context.log.file = rank == 0 ? common.log_file : "";
+  context.log.color = context.color(STDERR_FILENO);
+  context.log.rank = rank;
+  log::configure(context.log);
+  set_threads(static_cast<int>(common.threads));
+  return run(context);
+}
+
+}  // namespace
+
+ProgressMode ToolRun::progress() const {
+  if (common.progress != ProgressMode::automatic) return common.progress;
+  if (common.quiet) return ProgressMode::none;
+  return ::isatty(STDERR_FILENO) == 1 ? ProgressMode::bar : ProgressMode::plain;
+}
+
+bool ToolRun::color(int fd) const { return wants_color(common.color, fd); }
+
+std::string ToolRun::resolved_config() const {
+  return fmt::format("# {}\n{}", version(), registry.to_toml());
+}
+
+int launcher_rank() {
+  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (const char* text = std::getenv(variable)) return std::atoi(text);
+  }
+  return 0;
+}
+
+void require_not_terminal(int fd, const std::string& what, const std::string& remedy) {
+  SW_CHECK(::isatty(fd) != 1, usage, "{} is binary and {} is a terminal; {}", what,
+           fd == STDOUT_FILENO ? "stdout" : "its destination", remedy);
+}
+
+int run_tool(int argc, char** argv, const ToolDescription& tool, const DeclareOptions& declare,
+             const RunTool& run) {
+  std::signal(SIGPIPE, tool.ignores_sigpipe ? SIG_IGN : SIG_DFL);
+  try {
+    return answer_and_run(argc, argv, tool, declare, run);
+  } catch (const Error& e) {
+    // A usage error is the same on every rank; others may be of one rank only.
+    if (e.kind() != ErrorKind::usage || launcher_rank() == 0) {
+      complain(tool.name, e.what());
+      if (e.kind() == ErrorKind::usage) {
+        std::fputs(fmt::format("try '{} --help'\n", tool.name).c_str(), stderr);
+      }
+    }
+    return exit_code(e.kind());
+  } catch (const std::bad_alloc&) {
+    complain(tool.name, fmt::format("out of memory; {}", tool.memory_hint.empty()
+                                                             ? "free some, or give a smaller input"
+                                                             : tool.memory_hint));
+    return exit_code(ErrorKind::device);
+  } catch (const std::exception& e) {
+    complain(tool.name, fmt::format("{} (a mistake in the program: please report it)", e.what()));
+    return exit_code(ErrorKind::internal);
+  }
+}
+
+}  // namespace sw
