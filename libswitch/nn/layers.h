@@ -5,9 +5,9 @@
 #include <memory>
 #include <vector>
 
+#include "libswitch/moe/route.h"
 #include "libswitch/nn/batch.h"
 #include "libswitch/nn/config.h"
-#include "libswitch/ops/route.h"
 #include "libswitch/tape/context.h"
 #include "libswitch/tape/parameter.h"
 

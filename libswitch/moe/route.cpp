@@ -1,4 +1,4 @@
-#include "libswitch/ops/route.h"
+#include "libswitch/moe/route.h"
 
 #include "libswitch/kernels/routing.h"
 #include "libswitch/kernels/row_dropout.h"
