@@ -1,0 +1,227 @@
+#include "libswitch/kernels/cross_entropy.h"
+
+#include <cmath>
+#include <vector>
+
+#include "libswitch/base/parallel.h"
+#include "libswitch/kernels/cpu/elements.h"
+#include "libswitch/kernels/cpu/vector_math.h"
+#include "libswitch/kernels/elementwise.h"
+#include "libswitch/kernels/matmul.h"
+
+namespace sw::kernels::cpu {
+namespace {
+
+// Logits of one chunk. Larger chunks mean fewer passes over the table and its gradient, smaller
+// ones less scratch; the cut depends on the sizes alone.
+constexpr int64_t kChunkElements = int64_t{1} << 24;
+constexpr int64_t kSumRun =
+    4096;  // terms summed in the type of the logits before double takes over
+
+struct RowResult {
+  double loss = 0;
+  double log_likelihood = 0;
+  double z_loss = 0;
+  bool correct = false;
+};
+
+// Fixed factors of one call.
+struct Scales {
+  double logit_scale = 1;
+  double weight = 1;
+  double z_loss = 0;
+  double smoothing = 0;
+  int64_t classes = 0;  // logits that take part
+};
+
+template <class A, class Term>
+double long_sum(int64_t n, const Term& term) {
+  double sum = 0;
+  for (int64_t begin = 0; begin < n; begin += kSumRun) {
+    const int64_t count = std::min(kSumRun, n - begin);
+    sum += static_cast<double>(
+        lane_sum<A>(count, [&term, begin](int64_t i) { return term(begin + i); }));
+  }
+  return sum;
+}
+
+// Loss of one row of raw products x [V], overwritten with its logits (scaled), and then, when
+// d_logits is given, the gradient of the loss by the raw products in d_logits [V] (which may be x).
+template <class A, class T>
+RowResult row_loss(A* x, int64_t width, int64_t target, const Scales& scales, T* d_logits) {
+  const int64_t classes = scales.classes;
+  const A factor = static_cast<A>(scales.logit_scale);
+  const A top = lane_max<A>(classes, -std::numeric_limits<A>::infinity(),
+                            [=](int64_t i) { return factor * x[i]; });
+  const A at_target = factor * x[target];
+  RowResult result;
+  result.correct = at_target >= top;
+  for (int64_t i = 0; result.correct && i < target; ++i) result.correct = factor * x[i] < top;
+  double plain_sum = 0;
+  if (scales.smoothing != 0) {
+    plain_sum = long_sum<A>(classes, [=](int64_t i) { return factor * x[i]; });
+  }
+#pragma omp simd
+  for (int64_t i = 0; i < classes; ++i) x[i] = vector_exp(factor * x[i] - top);
+  const double sum = long_sum<A>(classes, [x](int64_t i) { return x[i]; });
+  const double log_z = static_cast<double>(top) + std::log(sum);
+  const double uniform = scales.smoothing / static_cast<double>(classes);
+  result.log_likelihood = static_cast<double>(at_target) - log_z;
+  result.z_loss = scales.z_loss * log_z * log_z;
+  result.loss = log_z - (1.0 - scales.smoothing) * static_cast<double>(at_target) -
+                uniform * plain_sum + result.z_loss;
+  if (d_logits == nullptr) return result;
+
+  const double outer = scales.weight * scales.logit_scale;
+  const double slope = outer * (1.0 + 2.0 * scales.z_loss * log_z) / sum;
+  const A of_exp = static_cast<A>(slope);
+  const A shift = static_cast<A>(outer * uniform);
+  const double target_value =
+      slope * static_cast<double>(x[target]) - outer * uniform - outer * (1.0 - scales.smoothing);
+#pragma omp simd
+  for (int64_t i = 0; i < classes; ++i) store(d_logits, i, x[i] * of_exp - shift);
+  store(d_logits, target, static_cast<A>(target_value));
+  std::fill(d_logits + classes, d_logits + width, T{});
+  return result;
+}
+
+// Rows [begin, end) of the list as one tensor: a view where they follow one another, else a copy.
+Tensor gather_rows(const Tensor& x, const std::vector<int64_t>& list, int64_t begin, int64_t end) {
+  const int64_t first = list[static_cast<size_t>(begin)];
+  if (list[static_cast<size_t>(end - 1)] - first == end - 1 - begin) {
+    return x.slice(first, first + end - begin);
+  }
+  Tensor rows = Tensor::empty({end - begin, x.size(1)}, x.dtype());
+  const int64_t bytes = x.size(1) * element_bytes(x.dtype());
+  const char* from = static_cast<const char*>(x.raw());
+  char* to = static_cast<char*>(rows.raw());
+  for (int64_t k = begin; k < end; ++k) {
+    std::copy_n(from + list[static_cast<size_t>(k)] * bytes, bytes, to + (k - begin) * bytes);
+  }
+  return rows;
+}
+
+void scatter_rows(Tensor& x, const std::vector<int64_t>& list, int64_t begin, int64_t end,
+                  const Tensor& rows) {
+  const int64_t bytes = x.size(1) * element_bytes(x.dtype());
+  const char* from = static_cast<const char*>(rows.raw());
+  char* to = static_cast<char*>(x.raw());
+  for (int64_t k = begin; k < end; ++k) {
+    std::copy_n(from + (k - begin) * bytes, bytes, to + list[static_cast<size_t>(k)] * bytes);
+  }
+}
+
+template <class T>
+void run(const Stream& stream, CrossEntropySums* sums, Tensor& d_hidden, Tensor& d_table,
+         Accum accum_table, Tensor& logits, const Tensor& hidden, const Tensor& table,
+         const int32_t* target, const Scales& scales) {
+  using A = Acc<T>;
+  const int64_t rows = hidden.size(0);
+  const int64_t width = table.size(0);
+  const bool gradient = d_hidden.defined();
+  *sums = {};
+
+  // Rows without target cost nothing, unless their logits are asked for.
+  std::vector<int64_t> list;
+  for (int64_t n = 0; n < rows; ++n) {
+    if (target[n] >= 0 || logits.defined()) list.push_back(n);
+  }
+  const auto count = static_cast<int64_t>(list.size());
+  const int64_t chunk =
+      std::min(count, std::max<int64_t>(64, kChunkElements / std::max<int64_t>(width, 1)));
+  if (gradient && count < rows) fill(stream, d_hidden, 0.0);
+  if (gradient && d_table && count == 0 && accum_table == Accum::write) fill(stream, d_table, 0.0);
+  if (count == 0) return;
+
+  Tensor products = Tensor::empty({chunk, width}, dtype_of<A>());
+  Tensor d_products;
+  if constexpr (!std::is_same_v<A, T>) {
+    if (gradient) d_products = Tensor::empty({chunk, width}, dtype_of<T>());
+  } else {
+    d_products = products;
+  }
+  std::vector<RowResult> results(static_cast<size_t>(chunk));
+  for (int64_t begin = 0; begin < count; begin += chunk) {
+    const int64_t end = std::min(count, begin + chunk);
+    const Tensor inputs = gather_rows(hidden, list, begin, end);
+    Tensor x = products.slice(0, end - begin);
+    matmul(stream, x, inputs, Transpose::no, table, Transpose::yes, Accum::write);
+    A* x_data = x.data<A>();
+    T* d_data = gradient ? d_products.data<T>() : nullptr;
+    A* wanted = logits ? logits.data<A>() : nullptr;
+    parallel_for(end - begin, 1, [&](int64_t k, int64_t) {
+      const int64_t n = list[static_cast<size_t>(begin + k)];
+      A* row = x_data + k * width;
+      T* d_row = d_data == nullptr ? nullptr : d_data + k * width;
+      if (wanted != nullptr) {
+        const A factor = static_cast<A>(scales.logit_scale);
+        for (int64_t i = 0; i < width; ++i) wanted[n * width + i] = factor * row[i];
+      }
+      if (target[n] >= 0) {
+        results[static_cast<size_t>(k)] = row_loss(row, width, target[n], scales, d_row);
+      } else if (d_row != nullptr) {
+        std::fill_n(d_row, width, T{});
+      }
+    });
+    for (int64_t k = 0; k < end - begin; ++k) {
+      if (target[list[static_cast<size_t>(begin + k)]] < 0) continue;
+      const RowResult& result = results[static_cast<size_t>(k)];
+      sums->loss += result.loss;
+      sums->log_likelihood += result.log_likelihood;
+      sums->z_loss += result.z_loss;
+      sums->targets += 1;
+      sums->correct += result.correct ? 1 : 0;
+    }
+    if (!gradient) continue;
+    const Tensor d_x = d_products.slice(0, end - begin);
+    const int64_t first = list[static_cast<size_t>(begin)];
+    if (list[static_cast<size_t>(end - 1)] - first == end - 1 - begin) {
+      Tensor d_inputs = d_hidden.slice(first, first + end - begin);
+      matmul(stream, d_inputs, d_x, Transpose::no, table, Transpose::no, Accum::write);
+    } else {
+      Tensor d_inputs = Tensor::empty(inputs.shape(), inputs.dtype());
+      matmul(stream, d_inputs, d_x, Transpose::no, table, Transpose::no, Accum::write);
+      scatter_rows(d_hidden, list, begin, end, d_inputs);
+    }
+    if (d_table) {
+      matmul(stream, d_table, d_x, Transpose::yes, inputs, Transpose::no,
+             begin == 0 ? accum_table : Accum::add);
+    }
+  }
+  sums->loss *= scales.weight;
+  sums->z_loss *= scales.weight;
+}
+
+}  // namespace
+
+void cross_entropy(const Stream& stream, CrossEntropySums* sums, Tensor& d_hidden, Tensor& d_table,
+                   Accum accum_table, Tensor& logits, const Tensor& hidden, const Tensor& table,
+                   const Tensor& targets, const CrossEntropyParams& params) {
+  constexpr const char* kWhere = "cross_entropy";
+  SW_CHECK(hidden.defined() && hidden.rank() == 2 && table.defined() && table.rank() == 2 &&
+               hidden.size(1) == table.size(1) && hidden.dtype() == table.dtype(),
+           internal, "{}: hidden [N, D] and table [V, D] of one dtype expected", kWhere);
+  const int64_t rows = hidden.size(0);
+  const DType master = master_dtype(hidden.dtype());
+  check_tensor(kWhere, "targets", targets, {rows}, DType::i32);
+  if (d_hidden) check_tensor(kWhere, "d_hidden", d_hidden, hidden.shape(), hidden.dtype());
+  if (d_table) check_tensor(kWhere, "d_table", d_table, table.shape(), master);
+  if (logits) check_tensor(kWhere, "logits", logits, {rows, table.size(0)}, master);
+  SW_CHECK(!d_table || d_hidden, internal, "{}: d_table is given without d_hidden", kWhere);
+  const int64_t classes = params.vocab_size == 0 ? table.size(0) : params.vocab_size;
+  SW_CHECK(classes > 0 && classes <= table.size(0), usage,
+           "{}: vocabulary of {} does not fit a table of {} rows", kWhere, classes, table.size(0));
+  const int32_t* target = targets.data<int32_t>();
+  for (int64_t n = 0; n < rows; ++n) {
+    SW_CHECK(target[n] >= -1 && target[n] < classes, usage,
+             "{}: target {} at position {} is outside the vocabulary of {}", kWhere, target[n], n,
+             classes);
+  }
+  const Scales scales{params.logit_scale, params.weight, params.z_loss, params.label_smoothing,
+                      classes};
+  with_element(kWhere, hidden.dtype(), [&]<class T>(std::type_identity<T>) {
+    run<T>(stream, sums, d_hidden, d_table, accum_table, logits, hidden, table, target, scales);
+  });
+}
+
+}  // namespace sw::kernels::cpu
