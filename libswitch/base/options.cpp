@@ -345,7 +345,16 @@ void OptionRegistry::apply_presets() {
 
 void OptionRegistry::apply_preset(const std::string& name, const std::string& where) {
   const std::string path = find_preset(name, where).string();
-  apply_toml_file(path, Source::preset);
+  if (std::find(preset_chain_.begin(), preset_chain_.end(), path) != preset_chain_.end()) {
+    fail(ErrorKind::usage, "{}: preset '{}' extends itself", where, name);
+  }
+  struct Link {
+    std::vector<std::string>& chain;
+    ~Link() { chain.pop_back(); }
+  };
+  preset_chain_.push_back(path);
+  const Link link{preset_chain_};
+  apply_toml_file(path, Source::preset, UnknownKeys::skip_sections);
 }
 
 void OptionRegistry::check_required() const {

@@ -158,7 +158,11 @@ enum class ConfigDetail {
 };
 
 /// What to do with a key that no option has.
-enum class UnknownKeys { refuse, ignore };
+enum class UnknownKeys {
+  refuse,
+  skip_sections,  // a section that is no group of this tool is for others: how presets are read
+  ignore,
+};
 
 class OptionRegistry {
  public:
@@ -206,7 +210,8 @@ class OptionRegistry {
   /// Reads the presets that options marked names_preset() hold now. Files, environment and flags
   /// applied before keep their precedence.
   void apply_presets();
-  /// Reads a preset by name or path.
+  /// Reads a preset by name or path. A top-level `extends = "NAME"` reads that one first. Sections
+  /// that this tool lacks are skipped, unless their name looks like a slip.
   void apply_preset(const std::string& name, const std::string& where);
   /// Sets an option by name from text; a list gets one element.
   void set(const std::string& name, const std::string& value, Source source,
@@ -235,7 +240,7 @@ class OptionRegistry {
   std::vector<std::unique_ptr<Option>> options_;
   std::vector<OptionGroup> groups_;
   std::string current_group_;
-  std::vector<std::string> preset_chain_;  // presets being read, outermost first
+  std::vector<std::string> preset_chain_;  // files of the presets being read, outermost first
 };
 
 }  // namespace sw

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <sstream>
 
 namespace sw {
@@ -21,6 +22,19 @@ std::string signature(const Option& option, bool align) {
   return text + (option.implicit_value().empty() ? " " + value : "[=" + value + "]");
 }
 
+// The signature with as many choices as leave room for the help.
+std::string brief_signature(const Option& option) {
+  constexpr int kWidest = 46;
+  const std::string whole = signature(option, true);
+  if (display_width(whole) <= kWidest || option.choices().empty()) return whole;
+  std::string text = whole.substr(0, whole.size() - option.value_name().size());
+  for (const std::string& word : option.choices()) {
+    if (display_width(text) + display_width(word) + 2 > kWidest) break;
+    text += word + "|";
+  }
+  return text + "…";
+}
+
 std::string pad(const std::string& text, int width) {
   return text + std::string(static_cast<size_t>(std::max(0, width - display_width(text))), ' ');
 }
@@ -33,7 +47,7 @@ std::string cut(const std::string& text, int width) {
 }
 
 std::string brief_line(const Option& option, int left) {
-  const std::string head = "  " + pad(signature(option, true), left) + "  ";
+  const std::string head = "  " + pad(brief_signature(option), left) + "  ";
   const int room = kColumns - display_width(head);
   std::string note;
   if (option.is_required()) {
@@ -98,18 +112,15 @@ std::string short_help(const OptionRegistry& registry, const ToolDescription& to
   }
   int left = 0;
   for (const Option* option : shown) {
-    const int width = display_width(signature(*option, true));
+    const int width = display_width(brief_signature(*option));
     if (width <= kWidestLeft) left = std::max(left, width);
   }
   std::string text = usage_lines(tool);
   text += cut(tool.summary, kColumns) + "\n\n";
   for (const Option* option : shown) text += brief_line(*option, left) + "\n";
   if (!shown.empty()) text += "\n";
-  const std::string more = hidden > 0 ? fmt::format("--help-all ({} more)", hidden) : "--help-all";
-  text +=
-      cut(fmt::format("Also {}, -c FILE.toml, --print-config, --dry-run, -q, -v, --version", more),
-          kColumns) +
-      "\n";
+  text += fmt::format("Also -c FILE.toml, --print-config, --dry-run, -q, -v; --help-all{}\n",
+                      hidden > 0 ? fmt::format(" lists {} more", hidden) : "");
   if (!tool.examples.empty()) {
     text += "\nExamples:\n";
     for (const std::string& example : tool.examples) text += "  " + example + "\n";
@@ -150,18 +161,20 @@ std::string option_paragraph(const Option& option) {
   if (!option.details().empty()) text += " " + option.details();
   if (option.is_list()) text += " May be repeated.";
   const std::string expected = option.expectation();
-  const bool obvious = option.is_flag() || option.kind() == ValueKind::path ||
-                       expected == "a text" || !option.choices().empty();
+  const bool obvious = option.is_flag() || option.is_counter() ||
+                       option.kind() == ValueKind::path || expected == "a text" ||
+                       !option.choices().empty();
   if (!obvious) text += fmt::format(" Takes {}.", expected);
   if (option.is_required()) {
     text += " Required.";
-  } else if (!option.default_text().empty()) {
+  } else if (!option.default_text().empty() && !option.is_counter()) {
     text += fmt::format(" Default: {}.", option.default_text());
   }
   if (option.is_flag() && option.default_text() == "true") {
     text += fmt::format(" --no-{} turns it off.", option.name());
   }
-  if (option.scope() != Scope::command_line) text += " Also " + option.environment_name() + ".";
+  if (option.scope() != Scope::command_line)
+    text += " Environment: " + option.environment_name() + ".";
   return text;
 }
 

@@ -3,6 +3,7 @@
 #include <toml++/toml.h>
 
 #include <map>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -27,6 +28,7 @@ class TomlReader {
     } catch (const toml::parse_error& e) {
       fail(ErrorKind::usage, "{}:{}: not TOML: {}", name_, e.source().begin.line, e.description());
     }
+    read_base(root);
     for (const auto& [key, node] : root) {
       const std::string section(key.str());
       if (!node.is_table()) {
@@ -44,6 +46,14 @@ class TomlReader {
   }
 
  private:
+  // A preset may build on another, whose values it overrides.
+  void read_base(toml::table& root) {
+    const auto* base = root["extends"].as_string();
+    if (source_ != Source::preset || base == nullptr) return;
+    registry_.apply_preset(base->get(), fmt::format("{}:{}", name_, base->source().begin.line));
+    root.erase("extends");
+  }
+
   std::string where(const toml::key& key) const {
     return fmt::format("{}:{}", name_, key.source().begin.line);
   }
@@ -59,8 +69,9 @@ class TomlReader {
     if (unknown_ == UnknownKeys::ignore) return;
     std::vector<std::string> names;
     for (const OptionGroup& group : registry_.groups()) names.push_back(group.name);
-    fail(ErrorKind::usage, "{}: unknown section [{}]{}", where(key), section,
-         nearest_hint(section, names));
+    const std::string hint = nearest_hint(section, names);
+    if (unknown_ == UnknownKeys::skip_sections && hint.empty()) return;
+    fail(ErrorKind::usage, "{}: unknown section [{}]{}", where(key), section, hint);
   }
 
   void read_value(const std::string& name, const std::string& section, const toml::key& key,
@@ -110,6 +121,7 @@ class TomlReader {
 
 void OptionRegistry::apply_toml(std::string_view text, const std::string& name, Source source,
                                 UnknownKeys unknown) {
+  SW_CHECK(text.find('\0') == text.npos, usage, "{}: not TOML: it holds a byte 0", name);
   TomlReader(*this, name, source, unknown).read(text);
 }
 
@@ -121,7 +133,7 @@ void OptionRegistry::apply_toml_file(const std::string& path, Source source, Unk
 namespace {
 
 std::string toml_scalar(const Option& option, const OptionScalar& value) {
-  const auto quoted = [](const std::string& text) {
+  const auto quoted = [&](const std::string& text) {
     // One line in double quotes whatever the text holds.
     constexpr auto kFlags =
         toml::toml_formatter::default_flags &
@@ -129,6 +141,14 @@ std::string toml_scalar(const Option& option, const OptionScalar& value) {
     const toml::value<std::string> node(text);
     std::ostringstream stream;
     stream << toml::toml_formatter(node, kFlags);
+    // A path may hold bytes that are not UTF-8, which TOML cannot.
+    std::optional<std::string> back;
+    try {
+      back = toml::parse("x = " + stream.str())["x"].value<std::string>();
+    } catch (const toml::parse_error&) {
+    }
+    SW_CHECK(back == text, usage, "--{}: '{}' cannot be written to a configuration: not UTF-8",
+             option.name(), text);
     return stream.str();
   };
   if (const auto* text = std::get_if<std::string>(&value)) return quoted(*text);
