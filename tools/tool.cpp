@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <system_error>
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/parallel.h"
@@ -50,7 +53,7 @@ void declare_common(OptionRegistry& registry, CommonOptions& common, const ToolD
                    {"none", ProgressMode::none}})
       .scope(Scope::local)
       .help("how progress is shown on stderr")
-      .details("auto draws a bar on a terminal and prints plain lines elsewhere.");
+      .details("With auto, a bar on a terminal and plain lines elsewhere.");
   registry.add_choice("color", &common.color, {"auto", "always", "never"})
       .scope(Scope::local)
       .help("colour in texts; auto: on a terminal, unless NO_COLOR is set");
@@ -75,7 +78,7 @@ void declare_common(OptionRegistry& registry, CommonOptions& common, const ToolD
       .implicit_value("all")
       .scope(Scope::command_line)
       .help("print the resolved options as TOML that repeats the run, and stop")
-      .details("changed leaves out defaults; origins adds where each value came from.");
+      .details("With changed, without defaults; with origins, with where each value came from.");
   registry.add("dry-run", &common.dry_run)
       .scope(Scope::command_line)
       .help("check everything, print estimates, and stop");
@@ -86,15 +89,6 @@ void declare_common(OptionRegistry& registry, CommonOptions& common, const ToolD
       .scope(Scope::command_line)
       .help("print a completion script for a shell");
   registry.add("man", &common.man).scope(Scope::command_line).help("print the man page (roff)");
-}
-
-// Ends quietly when stdout cannot take the text: help into a closed pipe is no failure of ours.
-int print(const std::string& text) {
-  const size_t written = std::fwrite(text.data(), 1, text.size(), stdout);
-  if (written != text.size() || std::fflush(stdout) != 0) {
-    fail(ErrorKind::io, "stdout: write failed: {}", std::strerror(errno));
-  }
-  return 0;
 }
 
 std::string build_info_text(const ToolDescription& tool, bool json) {
@@ -108,6 +102,11 @@ std::string build_info_text(const ToolDescription& tool, bool json) {
   return text;
 }
 
+std::string config_text(const ToolDescription& tool, const OptionRegistry& registry,
+                        ConfigDetail detail) {
+  return fmt::format("# {} {}\n{}", tool.name, version(), registry.to_toml(detail));
+}
+
 void check_arguments(const ToolDescription& tool, const std::vector<std::string>& arguments) {
   const auto count = static_cast<int>(arguments.size());
   if (tool.max_positionals >= 0 && count > tool.max_positionals) {
@@ -115,14 +114,14 @@ void check_arguments(const ToolDescription& tool, const std::vector<std::string>
          arguments[static_cast<size_t>(tool.max_positionals)]);
   }
   if (count < tool.min_positionals) {
-    fail(ErrorKind::usage, "expected {}{}, got {}",
-         tool.min_positionals == 1 ? "" : fmt::format("{} times ", tool.min_positionals),
-         tool.positional_name, count == 0 ? "nothing" : std::to_string(count));
+    fail(ErrorKind::usage, "{} is missing", tool.positional_name);
   }
 }
 
 void complain(const std::string& tool, const std::string& message) {
-  const std::string text = fmt::format("{}: error: {}\n", tool, message);
+  const int rank = launcher_rank();
+  const std::string who = rank > 0 ? fmt::format("rank {}: ", rank) : "";
+  const std::string text = fmt::format("{}: error: {}{}\n", tool, who, message);
   std::fflush(stdout);
   std::fwrite(text.data(), 1, text.size(), stderr);
 }
@@ -145,7 +144,10 @@ int answer_and_run(int argc, char** argv, const ToolDescription& tool,
   const int rank = launcher_rank();
 
   std::vector<std::string> arguments = registry.parse_command_line(argc, argv);
-  const auto answer = [&](const std::string& text) { return rank == 0 ? print(text) : 0; };
+  const auto answer = [&](const std::string& text) {
+    if (rank == 0) write_stdout(text);
+    return 0;
+  };
   if (common.help) return answer(short_help(registry, tool));
   if (common.help_all) return answer(full_help(registry, tool));
   if (common.version) return answer(fmt::format("{} {}\n", tool.name, version()));
@@ -158,16 +160,18 @@ int answer_and_run(int argc, char** argv, const ToolDescription& tool,
     fail(ErrorKind::usage, "--json goes with --build-info only: this tool prints no results");
   }
 
-  for (const std::string& file : common.config) registry.apply_toml_file(file, Source::file);
+  for (const std::string& file : common.config) {
+    registry.apply_toml_file(file == "-" ? "/dev/stdin" : file, Source::file);
+  }
   registry.apply_environment();
   registry.apply_presets();
 
-  ToolRun context{common, registry, std::move(arguments), {}};
+  ToolRun context{tool, common, registry, std::move(arguments), {}};
   if (!common.print_config.empty()) {
     const auto detail = common.print_config == "changed"   ? ConfigDetail::changed
                         : common.print_config == "origins" ? ConfigDetail::origins
                                                            : ConfigDetail::all;
-    return answer(fmt::format("# {} {}\n{}", tool.name, version(), registry.to_toml(detail)));
+    return answer(config_text(tool, registry, detail));
   }
   registry.check_required();
   check_arguments(tool, context.arguments);
@@ -195,7 +199,14 @@ ProgressMode ToolRun::progress() const {
 bool ToolRun::color(int fd) const { return wants_color(common.color, fd); }
 
 std::string ToolRun::resolved_config() const {
-  return fmt::format("# {}\n{}", version(), registry.to_toml());
+  return config_text(tool, registry, ConfigDetail::all);
+}
+
+void write_stdout(std::string_view text) {
+  const bool whole = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  if (!whole || std::fflush(stdout) != 0) {
+    fail(ErrorKind::io, "stdout: write failed: {}", std::strerror(errno));
+  }
 }
 
 int launcher_rank() {
@@ -214,7 +225,11 @@ int run_tool(int argc, char** argv, const ToolDescription& tool, const DeclareOp
              const RunTool& run) {
   std::signal(SIGPIPE, tool.ignores_sigpipe ? SIG_IGN : SIG_DFL);
   try {
-    return answer_and_run(argc, argv, tool, declare, run);
+    const int code = answer_and_run(argc, argv, tool, declare, run);
+    std::cout.flush();
+    const bool taken = std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
+    SW_CHECK(taken, io, "stdout: write failed: {}", std::strerror(errno));
+    return code;
   } catch (const Error& e) {
     // A usage error is the same on every rank; others may be of one rank only.
     if (e.kind() != ErrorKind::usage || launcher_rank() == 0) {
@@ -229,8 +244,14 @@ int run_tool(int argc, char** argv, const ToolDescription& tool, const DeclareOp
                                                              ? "free some, or give a smaller input"
                                                              : tool.memory_hint));
     return exit_code(ErrorKind::device);
+  } catch (const std::system_error& e) {  // std::filesystem's errors, which name the path
+    complain(tool.name, e.what());
+    return exit_code(ErrorKind::io);
   } catch (const std::exception& e) {
-    complain(tool.name, fmt::format("{} (a mistake in the program: please report it)", e.what()));
+    complain(tool.name, fmt::format("{} (a mistake in the program, please report it)", e.what()));
+    return exit_code(ErrorKind::internal);
+  } catch (...) {
+    complain(tool.name, "an unknown exception (a mistake in the program, please report it)");
     return exit_code(ErrorKind::internal);
   }
 }

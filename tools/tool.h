@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "libswitch/base/log.h"
@@ -37,6 +38,7 @@ struct CommonOptions {
 
 /// What run_tool() hands to the tool's own code.
 struct ToolRun {
+  const ToolDescription& tool;
   const CommonOptions& common;
   const OptionRegistry& registry;
   std::vector<std::string> arguments;  // the positional ones
@@ -56,7 +58,8 @@ using RunTool = std::function<int(ToolRun&)>;
 
 /// Parses, answers the common requests (--help, --version, ...), sets threads, log and SIGPIPE,
 /// calls `run` and returns its exit code. Errors go to stderr as "sw-x: error: ..." and become
-/// their exit codes; nothing is thrown.
+/// their exit codes; nothing is thrown. Output that stdout did not take (disk full) is an error,
+/// also when the tool did not look.
 int run_tool(int argc, char** argv, const ToolDescription& tool, const DeclareOptions& declare,
              const RunTool& run);
 
@@ -73,6 +76,9 @@ int run_tool(int argc, char** argv, const ToolDescription& tool,
 /// Throws usage when `fd` is a terminal: binary data would garble it. `what` names the data and
 /// `remedy` the way out: "redirect it or give -o FILE".
 void require_not_terminal(int fd, const std::string& what, const std::string& remedy);
+
+/// Writes data or results to stdout; throws io when they cannot be taken (disk full).
+void write_stdout(std::string_view text);
 
 /// This process's rank as told by the launcher's environment (0 without a launcher).
 int launcher_rank();
