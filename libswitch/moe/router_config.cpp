@@ -14,7 +14,7 @@ template <class Enum, size_t N>
 using Names = std::array<std::pair<Enum, const char*>, N>;
 
 constexpr Names<RouterKind, 3> kRouterKinds{
-    {{RouterKind::switch_top1, "switch"}, {RouterKind::top2, "top_2"}, {RouterKind::ntlb, "ntlb"}}};
+    {{RouterKind::switch_top1, "switch"}, {RouterKind::top2, "top2"}, {RouterKind::ntlb, "ntlb"}}};
 constexpr Names<CapacityRule, 4> kCapacityRules{{{CapacityRule::floor_bounded, "floor_bounded"},
                                                  {CapacityRule::round_half_even, "round_half_even"},
                                                  {CapacityRule::constant, "constant"},

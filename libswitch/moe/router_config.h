@@ -12,7 +12,7 @@ namespace sw {
 
 enum class RouterKind {
   switch_top1,  // "switch": the most probable expert, gate = its probability
-  top2,         // "top_2": GShard, gates of two experts normalised to sum 1
+  top2,         // "top2": GShard, gates of two experts normalised to sum 1
   ntlb,         // "ntlb": no token left behind, up to ntlb_k rounds, one expert a token
 };
 
