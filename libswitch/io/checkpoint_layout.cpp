@@ -1,5 +1,6 @@
 #include "libswitch/io/checkpoint_layout.h"
 
+#include <hdf5.h>
 #include <algorithm>
 #include <cstring>
 #include <limits>

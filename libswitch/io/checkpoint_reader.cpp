@@ -1,5 +1,6 @@
 #include "libswitch/io/checkpoint_reader.h"
 
+#include <hdf5.h>
 #include <unistd.h>
 
 #include <algorithm>

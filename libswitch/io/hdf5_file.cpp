@@ -1,12 +1,39 @@
 #include "libswitch/io/hdf5_file.h"
 
+#include <hdf5.h>
+
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <type_traits>
 
 #include "libswitch/io/checkpoint_format.h"
 
 namespace sw::hdf5 {
+
+static_assert(std::is_same_v<Id, hid_t> && std::is_same_v<herr_t, int>);
+
+template <>
+Id scalar_type<float>() {
+  return H5T_IEEE_F32LE;
+}
+template <>
+Id scalar_type<double>() {
+  return H5T_IEEE_F64LE;
+}
+template <>
+Id scalar_type<int64_t>() {
+  return H5T_STD_I64LE;
+}
+template <>
+Id scalar_type<uint64_t>() {
+  return H5T_STD_U64LE;
+}
+template <>
+Id scalar_type<uint8_t>() {
+  return H5T_STD_U8LE;
+}
+
 namespace {
 
 // HDF5 prints its error stack on stderr unless told otherwise, and keeps that setting per thread.

@@ -1,11 +1,9 @@
-// HDF5 with every return code checked and identifiers owned. Private to io/: only .cpp files
-// include it.
+// HDF5 with every return code checked and identifiers owned. Private to io/. HDF5's own header
+// stays in .cpp files; its identifiers (Id) are 64-bit integers, its return codes (herr_t) are int.
 //
 // A file that is being written fails with ErrorKind::io, one that is read with corrupt: its bytes
 // have been read successfully by then, so whatever HDF5 dislikes lies in them.
 #pragma once
-
-#include <hdf5.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -20,12 +18,14 @@
 
 namespace sw::hdf5 {
 
+using Id = int64_t;
+
 /// Owner of an HDF5 identifier.
 class Handle {
  public:
-  using Close = herr_t (*)(hid_t);
+  using Close = int (*)(Id);
   Handle() = default;
-  Handle(hid_t id, Close close) : id_(id), close_(close) {}
+  Handle(Id id, Close close) : id_(id), close_(close) {}
   Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
   Handle& operator=(Handle&& other) noexcept {
     if (this != &other) {
@@ -35,38 +35,28 @@ class Handle {
     return *this;
   }
   ~Handle() { reset(); }
-  hid_t get() const { return id_; }
+  Id get() const { return id_; }
   /// Closes now; the return code of HDF5.
-  herr_t reset() { return id_ >= 0 ? close_(std::exchange(id_, -1)) : 0; }
+  int reset() { return id_ >= 0 ? close_(std::exchange(id_, -1)) : 0; }
 
  private:
-  hid_t id_ = -1;
+  Id id_ = -1;
   Close close_ = nullptr;
 };
 
-/// File types of the values that are stored outside tensors.
+/// File type of the values stored outside tensors: float, double, int64_t, uint64_t, uint8_t.
 template <class T>
-hid_t scalar_type();
+Id scalar_type();
 template <>
-inline hid_t scalar_type<float>() {
-  return H5T_IEEE_F32LE;
-}
+Id scalar_type<float>();
 template <>
-inline hid_t scalar_type<double>() {
-  return H5T_IEEE_F64LE;
-}
+Id scalar_type<double>();
 template <>
-inline hid_t scalar_type<int64_t>() {
-  return H5T_STD_I64LE;
-}
+Id scalar_type<int64_t>();
 template <>
-inline hid_t scalar_type<uint64_t>() {
-  return H5T_STD_U64LE;
-}
+Id scalar_type<uint64_t>();
 template <>
-inline hid_t scalar_type<uint8_t>() {
-  return H5T_STD_U8LE;
-}
+Id scalar_type<uint8_t>();
 
 /// A contiguous dataset that passed the checks of File::open_dataset.
 struct Dataset {
@@ -86,7 +76,7 @@ class File {
   /// Opens for reading. `file_bytes` bounds what datasets may claim.
   static File open(const std::filesystem::path& path, uint64_t file_bytes);
 
-  hid_t id() const { return id_.get(); }
+  Id id() const { return id_.get(); }
   /// Writes everything out, without closing.
   void flush();
   /// Bytes of the HDF5 image.
@@ -95,9 +85,9 @@ class File {
 
   // Writing. Paths are absolute; missing groups are created.
   /// Creates a dataset, not yet written; the file offset of its first byte (0: no elements).
-  uint64_t create_dataset(const std::string& path, hid_t type, std::span<const int64_t> dims,
+  uint64_t create_dataset(const std::string& path, Id type, std::span<const int64_t> dims,
                           const Labels& labels);
-  void write_dataset(const std::string& path, hid_t type, const void* data);
+  void write_dataset(const std::string& path, Id type, const void* data);
   template <class T>
   void write_array(const std::string& path, std::span<const int64_t> dims, const Labels& labels,
                    const std::vector<T>& values) {
@@ -126,8 +116,8 @@ class File {
   bool exists(const std::string& path) const;
   /// Opens a dataset of type `type` (any, if negative) that is reached by hard links only,
   /// contiguous, without filter or external file, and within the file.
-  Dataset open_dataset(const std::string& path, hid_t type) const;
-  void read(const Dataset& dataset, const std::string& path, hid_t type, void* out) const;
+  Dataset open_dataset(const std::string& path, Id type) const;
+  void read(const Dataset& dataset, const std::string& path, Id type, void* out) const;
   template <class T>
   std::vector<T> read_array(const std::string& path, std::span<const int64_t> dims) const {
     const Dataset dataset = open_dataset(path, scalar_type<T>());
@@ -154,9 +144,9 @@ class File {
   /// Throws this file's kind of error with "file: object: what: HDF5's own words".
   [[noreturn]] void fail_at(const std::string& object, const std::string& what) const;
   /// Wraps an identifier that HDF5 returned; throws as fail_at when it is an error.
-  Handle own(hid_t id, Handle::Close close, const std::string& object, const char* what) const;
+  Handle own(Id id, Handle::Close close, const std::string& object, const char* what) const;
   /// Throws as fail_at when `code` is an error.
-  void check(herr_t code, const std::string& object, const char* what) const {
+  void check(int code, const std::string& object, const char* what) const {
     if (code < 0) fail_at(object, what);
   }
 
