@@ -31,13 +31,14 @@ void build_rows(RoutingPlan& plan) {
   check_sizes(plan);
   const int64_t experts = plan.experts, groups = plan.groups;
   const int64_t entries_per_group = plan.group_size * plan.choices;
+  const int64_t grain = 32768 / (entries_per_group + experts);
   const int32_t* expert = plan.expert.data<int32_t>();
   const int32_t* slot = plan.slot.data<int32_t>();
 
   // Kept choices and buffer length (largest slot + 1) per (group, expert).
   std::vector<int32_t> kept(static_cast<size_t>(groups * experts), 0);
   std::vector<int32_t> length(static_cast<size_t>(groups * experts), 0);
-  parallel_for(groups, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(groups, grain, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
       for (int64_t i = g * entries_per_group; i < (g + 1) * entries_per_group; ++i) {
         if (slot[i] < 0) continue;
@@ -72,7 +73,7 @@ void build_rows(RoutingPlan& plan) {
   plan.row_token = Tensor::empty({plan.rows}, DType::i32);
   int32_t* row_of = plan.row_of.data<int32_t>();
   int32_t* row_token = plan.row_token.data<int32_t>();
-  parallel_for(groups, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(groups, grain, [&](int64_t begin, int64_t end) {
     // The group's buffers, one after the other: which choice lies in which slot. A slot may be
     // empty (a choice whose gate is exactly 0 holds its slot but is not kept).
     std::vector<int64_t> start(static_cast<size_t>(experts));

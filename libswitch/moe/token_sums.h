@@ -1,6 +1,7 @@
 // Sums over tokens in an order that depends on sizes alone, and the dispatch on the master dtype.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -31,7 +32,9 @@ template <class Fn>
 std::vector<double> sum_per_group(int64_t groups, int64_t group_size, int64_t width, const Fn& fn) {
   const int64_t blocks = (group_size + kTokensPerBlock - 1) / kTokensPerBlock;
   std::vector<double> partial(static_cast<size_t>(groups * blocks * width), 0.0);
-  parallel_for(groups * blocks, 1, [&](int64_t begin, int64_t end) {
+  // Small groups share a chunk of work; what a block sums does not depend on it.
+  const int64_t work = std::min(group_size, kTokensPerBlock) * width;
+  parallel_for(groups * blocks, 32768 / work, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t group = block / blocks;
       const int64_t first = group * group_size + block % blocks * kTokensPerBlock;
