@@ -27,6 +27,7 @@ Conventions conventions_preset(const std::string& name) {
     c.router_losses = LossRule::concat_layers;
     c.dropped_as_expert_0 = true;
     c.bf16_gate = true;
+    c.all_sparse_stack_has_losses = false;
     c.router_z_loss_in_eval = true;
     c.zero_padding_rows = false;
     c.mask_target_padding = false;

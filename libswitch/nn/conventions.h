@@ -33,7 +33,9 @@ struct Conventions {
   bool bf16_gate = false;
   /// Whether jitter reaches the experts' input too (Hugging Face in float32).
   bool jitter_reaches_experts = false;
-  /// Router z-loss and output z-loss in evaluation too.
+  /// Whether a stack whose every layer is sparse has router losses (hf: not).
+  bool all_sparse_stack_has_losses = true;
+  /// Router z-loss in evaluation too.
   bool router_z_loss_in_eval = false;
 
   /// Rows of padding are zeroed before every sublayer and at the end of a stack.

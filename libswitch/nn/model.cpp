@@ -251,11 +251,16 @@ void Model::add_router_losses(Context& context, const StackOutput& encoder,
     if (out.routings.empty()) return;
     std::vector<RouterLossTerms> terms;
     for (const auto& routing : out.routings) terms.push_back(routing->loss_terms);
-    RouterLosses losses = router_losses(terms, loss);
+    const int64_t step = stack.decoder ? config_.decoder_sparse_step : config_.encoder_sparse_step;
+    RouterLossConfig stack_loss = loss;
+    if (step == 1 && !config_.conventions.all_sparse_stack_has_losses) {
+      stack_loss.aux_coefficient = stack_loss.z_coefficient = 0;
+    }
+    RouterLosses losses = router_losses(terms, stack_loss);
     aux = losses.aux;
     z_value = losses.z;
-    result.aux_loss += loss.aux_coefficient * losses.aux;
-    result.router_z_loss += loss.z_coefficient * losses.z;
+    result.aux_loss += stack_loss.aux_coefficient * losses.aux;
+    result.router_z_loss += stack_loss.z_coefficient * losses.z;
     result.loss += losses.total;
     size_t i = 0;
     for (const Block& block : stack.blocks) {

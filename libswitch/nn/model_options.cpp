@@ -84,11 +84,13 @@ void declare_router(OptionRegistry& r, ModelConfig& c) {
   r.add("ntlb-k", &c.ntlb_k).at_least(1).advanced().help("rounds of no-token-left-behind");
 }
 
-void declare_regularisation(OptionRegistry& r, ModelConfig& c) {
+void declare_regularisation(OptionRegistry& r, ModelOptions& o) {
+  ModelConfig& c = o.config;
   r.add("dropout", &c.dropout).at_least(0).below(1).help("dropout rate");
-  r.add("expert-dropout", &c.expert_dropout)
+  r.add("expert-dropout", &o.expert_dropout)
       .at_least(0)
       .below(1)
+      .default_text("--dropout")
       .help("dropout rate inside experts");
   r.add("input-dropout", &c.input_dropout)
       .at_least(0)
@@ -107,11 +109,39 @@ void declare_regularisation(OptionRegistry& r, ModelConfig& c) {
   r.add("init-scale", &c.init_scale).above(0).help("variance scale of the initial weights");
 }
 
+// Single choices of the conventions, for those who mix them.
+void declare_conventions(OptionRegistry& r, ModelOptions& o) {
+  const auto choice = [&](const char* name, std::optional<std::string>* field,
+                          std::vector<std::string> words, const char* help) {
+    r.add(name, field)
+        .choices(std::move(words))
+        .advanced()
+        .default_text("as --conventions")
+        .help(help);
+  };
+  choice("capacity-rule", &o.capacity_rule,
+         {"floor_bounded", "round_half_even", "constant", "unlimited"},
+         "how capacity follows from its factor");
+  choice("group-rule", &o.group_rule, {"batch", "row"}, "what a routing group is");
+  choice("padding-rule", &o.padding_rule, {"counted_not_dispatched", "excluded", "routed"},
+         "what the router does with padding");
+  choice("adafactor-expert-rms", &o.adafactor_expert_rms, {"all", "each"},
+         "over which experts Adafactor takes its means");
+}
+
 }  // namespace
 
 ModelConfig ModelOptions::resolve() const {
   ModelConfig resolved = config;
-  resolved.conventions = conventions_preset(conventions);
+  resolved.expert_dropout = expert_dropout.value_or(config.dropout);
+  Conventions& c = resolved.conventions = conventions_preset(conventions);
+  if (capacity_rule) c.capacity = capacity_rule_from(*capacity_rule);
+  if (group_rule) c.groups = group_rule_from(*group_rule);
+  if (padding_rule) c.padding = padding_rule_from(*padding_rule);
+  if (adafactor_expert_rms) {
+    c.adafactor_expert_rms =
+        *adafactor_expert_rms == "all" ? Conventions::ExpertRms::all : Conventions::ExpertRms::each;
+  }
   const auto sparsity = [&](const std::optional<int64_t>& step,
                             const std::optional<int64_t>& offset, int64_t& step_out,
                             int64_t& offset_out) {
@@ -135,7 +165,8 @@ void declare_model_options(OptionRegistry& registry, ModelOptions& options) {
       .help("whose code to follow where the public ones differ");
   declare_sparsity(registry, options);
   declare_router(registry, options.config);
-  declare_regularisation(registry, options.config);
+  declare_regularisation(registry, options);
+  declare_conventions(registry, options);
   declare_backbone(registry, options.config);
 }
 

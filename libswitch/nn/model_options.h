@@ -25,6 +25,9 @@ struct ModelOptions {
   int64_t expert_every = 2;  // the last of every so many layers is sparse; 0: none
   std::optional<int64_t> encoder_sparse_step, encoder_sparse_offset;
   std::optional<int64_t> decoder_sparse_step, decoder_sparse_offset;
+  std::optional<double> expert_dropout;  // default: config.dropout
+  // Single choices of the conventions; default: as the preset of that name has them.
+  std::optional<std::string> capacity_rule, group_rule, padding_rule, adafactor_expert_rms;
 
   /// The complete configuration, not yet validated (vocab_size may still be 0).
   ModelConfig resolve() const;
