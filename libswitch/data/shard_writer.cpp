@@ -1,6 +1,7 @@
 #include "libswitch/data/shard_writer.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "libswitch/base/error.h"
@@ -8,16 +9,19 @@
 
 namespace sw {
 
-ShardHeader shard_header(const Tokenizer& tokenizer, std::string json) {
+ShardHeader shard_header(const Tokenizer& tokenizer, const std::string& description,
+                         const std::string& vocab_path) {
   ShardHeader header;
   header.vocab_size = static_cast<uint32_t>(tokenizer.vocab_size());
   header.token_bytes = tokenizer.vocab_size() <= 65536 ? 2 : 4;
   header.vocab_sha256 = tokenizer.sha256();
-  header.json = std::move(json);
+  auto json = nlohmann::ordered_json::parse(description);
+  if (!vocab_path.empty()) json["vocab"] = vocab_path;
+  header.json = json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   SW_CHECK(static_cast<int64_t>(header.json.size()) <= kMaxHeaderJson, internal,
            "shard description of {} bytes, at most {}", header.json.size(), kMaxHeaderJson);
   std::string key(reinterpret_cast<const char*>(header.vocab_sha256.data()), 32);
-  key += header.json;
+  key += description;
   const auto hash = sha256(key.data(), key.size());
   std::copy_n(hash.begin(), 16, header.segment_id.begin());
   return header;

@@ -14,9 +14,11 @@
 
 namespace sw {
 
-/// Header for tokens of `tokenizer`. `json` describes the origin (tool, sources, options); with the
-/// vocabulary it makes the segment's id, so that the same work gives the same bytes.
-ShardHeader shard_header(const Tokenizer& tokenizer, std::string json);
+/// Header for tokens of `tokenizer`. `description` (a JSON object: tool, sources, options) and the
+/// vocabulary make the segment's id, so that the same work gives the same bytes. `vocab_path`,
+/// where the vocabulary's file lies, is noted beside it and not part of the id.
+ShardHeader shard_header(const Tokenizer& tokenizer, const std::string& description,
+                         const std::string& vocab_path = "");
 
 /// Gathers documents into blocks, compresses them and hands the frames on, in order. Output does
 /// not depend on the number of threads.
