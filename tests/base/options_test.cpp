@@ -3,10 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <limits>
 #include <optional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -328,8 +328,7 @@ TEST_F(OptionsTest, PrintedConfigurationReadsBackEqual) {
                                  "aux_loss = 1e-300\ndtype = \"fp32\"\n"));
   EXPECT_THAT(printed, HasSubstr("max_time = \"1h30m1s250ms\"\n"));
   EXPECT_THAT(printed, ::testing::Not(HasSubstr("threads")));
-  const Options before = o;
-  o = Options{};
+  const Options& before = o;
   OptionsTest_PrintedConfigurationReadsBackEqual_Test other;
   other.toml(printed);
   EXPECT_EQ(other.o.dropout, before.dropout);
@@ -349,6 +348,43 @@ TEST_F(OptionsTest, ConfigurationCanShowChangesAndOrigins) {
   EXPECT_EQ(registry.to_toml(ConfigDetail::changed), "[model]\nd_model = 7\n");
   EXPECT_THAT(registry.to_toml(ConfigDetail::origins),
               HasSubstr("d_model = 7  # run.toml:2\ndropout = 0.1  # default\n"));
+}
+
+TEST_F(OptionsTest, AConfigurationThatIsNotUtf8IsRefusedWhenWritten) {
+  parse({"--run",
+         "a\xff"
+         "b"});
+  EXPECT_EQ(message([&] { registry.to_toml(); }),
+            "--run: 'a\xff"
+            "b' cannot be written to a configuration: not UTF-8");
+}
+
+TEST_F(OptionsTest, DamagedFilesAreRefusedAndNothingElse) {
+  const std::string whole =
+      "description = 'x'\n[train]\nsteps = 1_000\nlr = 1e-3\nmax_time = '1h'\n[data]\n"
+      "data = ['a', \"b\\n\"]\nsizes = [1, 2]\nshuffle = false\n";
+  std::mt19937 random(7);
+  int refused = 0;
+  for (int i = 0; i < 5000; ++i) {
+    std::string text = whole;
+    for (uint32_t edits = 1 + random() % 3; edits > 0; --edits) {
+      const size_t at = random() % text.size();
+      switch (random() % 3) {
+        case 0: text[at] = static_cast<char>(random()); break;
+        case 1: text.erase(at, 1 + random() % 5); break;
+        case 2: text.insert(at, text.substr(random() % text.size(), random() % 20)); break;
+      }
+    }
+    try {
+      toml(text);
+    } catch (const Error& e) {
+      ++refused;
+      ASSERT_EQ(e.kind(), ErrorKind::usage) << text;
+      ASSERT_THAT(e.what(), ::testing::StartsWith("run.toml:")) << text;
+    }
+  }
+  EXPECT_GT(refused, 3000);
+  EXPECT_LT(refused, 5000);
 }
 
 }  // namespace
