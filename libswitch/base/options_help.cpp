@@ -61,10 +61,16 @@ std::string brief_line(const Option& option, int left) {
 
 bool is_common(const Option& option) { return option.group() == "common"; }
 
+// The usage with long lines broken, the rest of a line set in.
 std::string usage_lines(const ToolDescription& tool) {
   std::string text;
-  for (const std::string& line : tool.usage) {
-    text += fmt::format("{}{} {}\n", text.empty() ? "Usage: " : "       ", tool.name, line);
+  for (const std::string& usage : tool.usage) {
+    std::string head = (text.empty() ? "Usage: " : "       ") + tool.name + " ";
+    const int indent = display_width(head);
+    for (const std::string& line : wrap_text(usage, kColumns - indent)) {
+      text += head + line + "\n";
+      head = std::string(static_cast<size_t>(indent), ' ');
+    }
   }
   return text;
 }
@@ -103,7 +109,8 @@ std::string short_help(const OptionRegistry& registry, const ToolDescription& to
       shown.push_back(option.get());
     }
   }
-  const int frame = static_cast<int>(tool.usage.size()) + 2 + 2 +
+  std::string text = usage_lines(tool);
+  const int frame = static_cast<int>(std::count(text.begin(), text.end(), '\n')) + 2 + 2 +
                     (tool.examples.empty() ? 0 : 2 + static_cast<int>(tool.examples.size()));
   const int room = std::max(0, kLines - frame);
   if (static_cast<int>(shown.size()) > room) {
@@ -115,7 +122,6 @@ std::string short_help(const OptionRegistry& registry, const ToolDescription& to
     const int width = display_width(brief_signature(*option));
     if (width <= kWidestLeft) left = std::max(left, width);
   }
-  std::string text = usage_lines(tool);
   text += cut(tool.summary, kColumns) + "\n\n";
   for (const Option* option : shown) text += brief_line(*option, left) + "\n";
   if (!shown.empty()) text += "\n";

@@ -18,6 +18,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::StartsWith;
 
 struct Options {
   std::string vocab, output;
@@ -131,6 +132,18 @@ TEST_F(OptionsHelpTest, ShortHelpFitsAScreenWithAnyNumberOfOptions) {
       text,
       HasSubstr("      --mode a-long-choice|another-long-choice|…  what to do of these many …\n"));
   EXPECT_THAT(text, HasSubstr("--help-all lists 23 more\n"));
+}
+
+TEST_F(OptionsHelpTest, LongUsageIsBrokenAndCounted) {
+  tool.usage = {"--steps N --vocab V.model --data A.swt [--data B.swt ...] [OPTION...] [FILE...]",
+                "--info FILE"};
+  for (int i = 0; i < 30; ++i) registry.add("option-" + std::to_string(i), &o.many[i]);
+  const std::string text = short_help(registry, tool);
+  expect_fits(text, 24);
+  EXPECT_THAT(
+      text, StartsWith("Usage: sw-test --steps N --vocab V.model --data A.swt [--data B.swt ...]\n"
+                       "               [OPTION...] [FILE...]\n"
+                       "       sw-test --info FILE\n"));
 }
 
 TEST_F(OptionsHelpTest, FullHelpTellsAllOfAnOption) {
