@@ -11,13 +11,13 @@ std::string GradientError::str() const {
 }
 
 GradientError check_gradient(const std::function<double()>& loss, Tensor& x, const Tensor& analytic,
-                             int64_t samples, double delta, double floor) {
+                             int64_t samples, double delta, double floor, double resolution) {
   double* values = x.data<double>();
   const double* gradient = analytic.data<double>();
   const int64_t n = x.elements();
   double largest = 0;
   for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(gradient[i]));
-  const double smallest_scale = std::max(floor * largest, 1e-12);
+  const double smallest_scale = std::max(floor * largest, resolution);
   GradientError error;
   const int64_t count = std::min(n, samples);
   for (int64_t s = 0; s < count; ++s) {

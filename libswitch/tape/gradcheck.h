@@ -21,6 +21,7 @@ struct GradientError {
 /// place and put back). At most `samples` elements, evenly spread, are tried. The floor of the
 /// denominator is `floor` times the largest |analytic|.
 GradientError check_gradient(const std::function<double()>& loss, Tensor& x, const Tensor& analytic,
-                             int64_t samples = 64, double delta = 1e-5, double floor = 1e-3);
+                             int64_t samples = 64, double delta = 1e-5, double floor = 1e-3,
+                             double resolution = 1e-4);
 
 }  // namespace sw
