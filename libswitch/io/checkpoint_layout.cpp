@@ -159,6 +159,9 @@ void read_tensors(const hdf5::File& file, const Seal& seal, CheckpointLayout& la
       if (size < 0 || __builtin_mul_overflow(bytes, size, &bytes)) bad("shape out of range");
       entry.shape.push_back(size);
     }
+    for (int64_t d = numbers.rank; d < 4; ++d) {
+      if (numbers.shape[d] != 1) bad("shape out of range");
+    }
     if (static_cast<uint64_t>(bytes) != numbers.bytes) bad("bytes do not fit the shape");
     if (bytes > 0 && !within(seal.extents, numbers.offset, numbers.bytes)) {
       bad("lies outside the tensors' part of the file");

@@ -3,7 +3,6 @@
 #include <hdf5.h>
 
 #include <algorithm>
-#include <bit>
 #include <limits>
 #include <type_traits>
 
@@ -37,7 +36,16 @@ Id scalar_type<uint8_t>() {
 namespace {
 
 // HDF5 prints its error stack on stderr unless told otherwise, and keeps that setting per thread.
-void silence() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+// Its clean-up at exit crashes after a file that could not be written out (1.10.8), and has nothing
+// to do here: every file is closed by its owner.
+void silence() {
+  static const bool once = [] {
+    H5dont_atexit();
+    return true;
+  }();
+  (void)once;
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
 
 // The innermost message of HDF5's error stack: the one nearest to the cause.
 std::string hdf5_message() {
@@ -64,10 +72,9 @@ Handle access_properties(const std::string& name, int64_t objects) {
   // read zeros.
   checked(H5Pset_libver_bounds(properties.get(), H5F_LIBVER_V110, H5F_LIBVER_V110));
   checked(H5Pset_alignment(properties.get(), 1, checkpoint_format::kAlignment));
-  // An object header takes one or two aligned units. In one block they are read in one go.
-  const auto wanted = static_cast<uint64_t>(std::clamp<int64_t>(objects, 4, 512)) * 2 *
-                      checkpoint_format::kAlignment;
-  checked(H5Pset_meta_block_size(properties.get(), std::bit_ceil(wanted)));
+  // Object headers are gathered in blocks, so that opening a file reads them in one go.
+  const auto block = std::clamp<int64_t>(objects, 4, 512) * int64_t{checkpoint_format::kAlignment};
+  checked(H5Pset_meta_block_size(properties.get(), static_cast<hsize_t>(block)));
   // A file is written under a name of its own and never changes afterwards: nothing to lock, and
   // locks fail on many network file systems.
   checked(H5Pset_file_locking(properties.get(), false, true));
