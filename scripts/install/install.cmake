@@ -21,7 +21,7 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/data/presets)
   install(DIRECTORY data/presets/ DESTINATION ${CMAKE_INSTALL_DATADIR}/switch/presets
           FILES_MATCHING PATTERN "*.toml")
 endif()
-file(GLOB format_pages CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/data/man/*.5)
+file(GLOB format_pages CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/libswitch/*/*.5)
 if(format_pages)
   install(FILES ${format_pages} DESTINATION ${CMAKE_INSTALL_MANDIR}/man5)
 endif()
