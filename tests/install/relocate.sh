@@ -3,10 +3,11 @@
 # runs the tools, reads man pages and completions, and builds the program consumer.cpp against the
 # library by CMake and by pkg-config.
 #
-#   tests/install/relocate.sh BUILD_DIR CXX
+#   tests/install/relocate.sh BUILD_DIR CXX TOOL...
 set -eu
 
 build=$1 cxx=$2
+shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -21,14 +22,11 @@ unset LD_LIBRARY_PATH
 ! grep -rIl "$work/first" "$prefix" || fail "the files above name the folder they were installed to"
 build_path=$(cd "$build" && pwd)
 for binary in "$prefix"/bin/* "$prefix"/lib/libswitch.so; do
-  [ -e "$binary" ] || continue
   ! readelf -d "$binary" | grep -E 'RPATH|RUNPATH' | grep -F "$build_path" ||
     fail "$binary looks for libraries in the build folder"
 done
 
-for tool in "$build"/bin/sw-*; do
-  [ -e "$tool" ] || continue
-  name=$(basename "$tool")
+for name; do
   "$prefix/bin/$name" --version >"$work/version" || fail "$name --version failed after the move"
   grep -q . "$work/version" || fail "$name --version printed nothing"
   for page in share/man/man1/$name.1 share/bash-completion/completions/$name \
