@@ -1,6 +1,7 @@
 #include "libswitch/data/prefetcher.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "libswitch/base/timer.h"
@@ -52,16 +53,24 @@ void Prefetcher::run() {
 }
 
 void Prefetcher::next(Batch& batch) {
+  constexpr double kSeconds = 3600;
+  while (!next_within(kSeconds, batch)) continue;
+}
+
+bool Prefetcher::next_within(double seconds, Batch& batch) {
   const Timer timer;
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return !ready_.empty() || error_ != nullptr; });
+  changed_.wait_for(lock, std::chrono::duration<double>(seconds),
+                    [&] { return !ready_.empty() || error_ != nullptr; });
   wait_seconds_ += timer.seconds();
   // Batches made before the fault are still good.
-  if (ready_.empty()) std::rethrow_exception(error_);
+  if (ready_.empty() && error_ != nullptr) std::rethrow_exception(error_);
+  if (ready_.empty()) return false;
   spare_.push_back(std::move(batch));
   batch = std::move(ready_.front());
   ready_.pop_front();
   changed_.notify_all();
+  return true;
 }
 
 }  // namespace sw

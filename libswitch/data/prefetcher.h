@@ -28,6 +28,8 @@ class Prefetcher {
 
   /// The batch of the next step; throws here what `make` threw. The buffers of `batch` are reused.
   void next(Batch& batch);
+  /// The same, but gives up after `seconds` without a batch and returns false.
+  bool next_within(double seconds, Batch& batch);
   /// Seconds that next() has waited for data, in all.
   double wait_seconds() const { return wait_seconds_; }
 
