@@ -1,0 +1,41 @@
+// What a training will need, before anything is allocated.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "libswitch/nn/config.h"
+#include "libswitch/tensor/dtype.h"
+#include "libswitch/train/optimizer.h"
+#include "libswitch/train/step.h"
+
+namespace sw {
+
+struct TrainingShape {
+  ModelConfig model;
+  OptimizerConfig optimizer;
+  DType compute = DType::f32;
+  int64_t rows = 0, input_length = 0, target_length = 0;
+  StepConfig step;
+};
+
+struct TrainingEstimate {
+  ParameterCount parameters;
+  int64_t weight_bytes = 0;    // master and working copies
+  int64_t gradient_bytes = 0;  // all buffers of the tree of shards included
+  int64_t optimizer_bytes = 0;
+  int64_t activation_bytes = 0;  // kept for the backward pass of one micro-batch
+  int64_t checkpoint_bytes = 0;
+  double step_flops = 0;  // forward and backward; recomputation not counted
+  int64_t total_bytes() const {
+    return weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes;
+  }
+};
+
+TrainingEstimate estimate_training(const TrainingShape& shape);
+
+/// Operations of a training step: three forward passes.
+double training_flops(const ModelConfig& model, int64_t rows, int64_t input_length,
+                      int64_t target_length);
+
+}  // namespace sw

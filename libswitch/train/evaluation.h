@@ -1,0 +1,23 @@
+// Negative log perplexity of a model on held-out shards.
+#pragma once
+
+#include <string>
+
+#include "libswitch/data/dataset.h"
+#include "libswitch/train/objective.h"
+
+namespace sw {
+
+/// Rows that are evaluated together. Fixed by the lengths alone, because tokens of one batch
+/// compete for the experts' capacity: the training run and sw-eval must form the same batches.
+int64_t evaluation_rows(int64_t input_length, int64_t target_length);
+
+/// Evaluates every window of `set` once: evaluation capacity, no jitter, no dropout. `name` goes
+/// into the result.
+Evaluation evaluate_set(const Model& model, const EvalSet& set, const std::string& name,
+                        const Poll& poll = {});
+
+/// Tokens over capacity as a share of all tokens of all layers; 0 without sparse layers.
+double dropped_share(const std::vector<RouterStatistics>& layers);
+
+}  // namespace sw

@@ -1,0 +1,276 @@
+#include "libswitch/train/pretrain_run.h"
+
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "libswitch/base/error.h"
+#include "libswitch/base/version.h"
+#include "libswitch/data/shard_reader.h"
+#include "libswitch/data/shard_vocabulary.h"
+#include "libswitch/io/checkpoint_folder.h"
+#include "libswitch/train/checkpoint_state.h"
+#include "libswitch/train/matrix_peak.h"
+#include "libswitch/train/pretraining.h"
+#include "libswitch/train/progress_line.h"
+#include "libswitch/train/resume.h"
+
+namespace sw {
+namespace {
+
+constexpr const char* kStdin = "-";
+
+// Copies stdin to `file`, checked on the way, unless an earlier start of the run did.
+void spool_stdin(const std::filesystem::path& file) {
+  if (std::filesystem::exists(file)) {
+    log::info("--data -: {} is there from an earlier start", file.string());
+    return;
+  }
+  SW_CHECK(::isatty(STDIN_FILENO) != 1, usage,
+           "--data -: stdin is a terminal; pipe a token shard into it");
+  AtomicFile out(file);
+  ShardStream stream(STDIN_FILENO, "stdin", [&](const void* data, size_t bytes) {
+    write_all(out.fd(), data, bytes, out.temporary_path().string());
+  });
+  TokenBlock block;
+  while (stream.next(block)) continue;
+  out.commit();
+  log::info("--data -: {} tokens of stdin went into {}", stream.tokens(), file.string());
+}
+
+std::vector<DataSource> data_sources(const DataOptions& options,
+                                     const std::filesystem::path& run_folder) {
+  std::vector<DataSource> sources;
+  for (const std::string& text : options.data) {
+    DataSource source = parse_data_source(text);
+    if (source.path == kStdin) source.path = run_folder / "stdin.swt";
+    sources.push_back(std::move(source));
+  }
+  return sources;
+}
+
+struct Prepared {
+  std::unique_ptr<Dataset> dataset;
+  std::vector<PretrainingObjective::NamedEvalSet> eval_sets;
+  std::filesystem::path first_shard;
+  ModelConfig model;
+  DType compute = DType::f32;
+  Device device;
+};
+
+// Opens the data and settles every option that depends on something else.
+Prepared prepare(PretrainOptions& options) {
+  Prepared out;
+  SW_CHECK(!options.model.preset.empty() || options.model.config.vocab_size > 0, usage,
+           "--preset is missing: {}", "name a model (sw-pretrain --help lists how)");
+  out.device = compute_device(options.run.device);
+  LearningOptions& learning = options.learning;
+  learning.resolve();
+  out.compute = compute_dtype(learning.dtype);
+  recompute_from(options.run.recompute);
+
+  const DatasetOptions data = options.data.dataset_options(learning.seed);
+  const auto sources = data_sources(options.data, options.run.run);
+  out.dataset = std::make_unique<Dataset>(sources, data);
+  out.first_shard = sources.front().path;
+  options.data.target_length = out.dataset->target_length();
+
+  const DataVocabulary& vocabulary = out.dataset->vocabulary();
+  int64_t& vocab_size = options.model.config.vocab_size;
+  if (vocab_size == 0) vocab_size = vocabulary.padded_vocab_size;
+  SW_CHECK(vocab_size >= vocabulary.vocab_size, usage,
+           "--vocab-size is {}, but the data have {} ids; give at least that, or 0", vocab_size,
+           vocabulary.vocab_size);
+  for (const std::string& name : options.data.eval_data) {
+    auto set = std::make_unique<EvalSet>(name, data, options.data.eval_tokens);
+    SW_CHECK(set->vocabulary().sha256 == vocabulary.sha256, corrupt,
+             "{}: was encoded with another vocabulary than {}", name, out.first_shard.string());
+    out.eval_sets.push_back({name, std::move(set)});
+  }
+  out.model = options.model.resolve();
+  out.model.validate();
+  if (out.model.experts > 0) check_router_config(router_config(out.model));
+  StepConfig step = trainer_config(learning, options.run).step;
+  step.check_rows(learning.batch);
+  learning.schedule_config().validate();
+  return out;
+}
+
+// The vocabulary file for the checkpoints; without it they cannot turn tokens into text.
+std::string tokenizer_bytes(const Prepared& prepared, const std::filesystem::path& given) {
+  try {
+    const ShardFile shard(prepared.first_shard);
+    return load_shard_vocabulary(shard.header(), prepared.first_shard, given).model_bytes();
+  } catch (const Error& error) {
+    if (!given.empty() || error.kind() != ErrorKind::missing) throw;
+    log::warn("{}; checkpoints will hold no vocabulary: give --vocab to change that", error.what());
+    return {};
+  }
+}
+
+CheckpointMeta constant_meta(const PretrainOptions& options, const Prepared& prepared,
+                             const RunContext& context, std::string config_toml) {
+  CheckpointMeta meta;
+  meta.preset = options.model.preset;
+  meta.tool_version = fmt::format("{} {}", context.tool, version());
+  meta.optimizer = options.learning.optimizer;
+  meta.config_toml = std::move(config_toml);
+  meta.argv = context.argv;
+  meta.tokenizer = tokenizer_bytes(prepared, options.data.vocab);
+  meta.attributes["compute_dtype"] = options.learning.dtype;
+  meta.attributes["canonical_ranks"] = options.learning.canonical_ranks;
+  const auto& sha256 = prepared.dataset->vocabulary().sha256;
+  meta.attributes["vocab_sha256"] = to_hex(sha256.data(), sha256.size());
+  return meta;
+}
+
+TrainingShape training_shape(const PretrainOptions& options, const Prepared& prepared) {
+  TrainingShape shape;
+  shape.model = prepared.model;
+  shape.optimizer = options.learning.optimizer_config();
+  shape.compute = prepared.compute;
+  shape.rows = options.learning.batch;
+  shape.input_length = prepared.dataset->input_length();
+  shape.target_length = prepared.dataset->target_length();
+  shape.step = trainer_config(options.learning, options.run).step;
+  return shape;
+}
+
+void adopt(PretrainOptions& options, RunContext& context, const CheckpointReader& reader) {
+  PretrainOptions then;
+  adopt_options(
+      context.registry, reader,
+      [&](OptionRegistry& registry) { declare_pretrain_options(registry, then); },
+      options.run.allow_changes);
+}
+
+int64_t free_disk_bytes(std::filesystem::path path) {
+  std::error_code error;
+  path = std::filesystem::absolute(path, error);
+  while (!std::filesystem::exists(path, error) && path.has_relative_path()) {
+    path = path.parent_path();
+  }
+  struct statvfs info {};
+  if (::statvfs(path.c_str(), &info) != 0) return -1;
+  return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
+}
+
+TrainerHooks trainer_hooks(RunContext& context, const log::Config& log, ProgressLine& progress) {
+  TrainerHooks hooks;
+  hooks.committed = context.committed;
+  hooks.reopen_log = [log] { log::configure(log); };
+  hooks.before_log = [&progress] { progress.clear(); };
+  hooks.stepped = [&progress](const TrainMetrics& m, const LineFacts& facts) {
+    const double share =
+        facts.steps > 0 ? static_cast<double>(m.step) / static_cast<double>(facts.steps) : 0;
+    std::string text = fmt::format("step {} loss {:.4f} {} tok/s", m.step, m.loss,
+                                   rough_count(m.tokens_per_second));
+    if (facts.eta >= 0) text += " eta " + rough_duration(facts.eta);
+    progress.draw(share, text);
+  };
+  return hooks;
+}
+
+}  // namespace
+
+void declare_pretrain_options(OptionRegistry& registry, PretrainOptions& options) {
+  declare_model_options(registry, options.model);
+  declare_data_options(registry, options.data);
+  declare_learning_options(registry, options.learning);
+  declare_run_options(registry, options.run);
+}
+
+TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
+  const RunDirectory run(options.run.run);
+  OutsideRequests requests(run.path());
+  log::Config log = context.log;
+  if (log.file.empty()) log.file = run.log_file().string();
+  log::configure(log);
+  log::info("{} {} | {}", context.tool, version(), run.path().string());
+
+  for (const std::string& text : options.data.data) {
+    if (parse_data_source(text).path == kStdin) spool_stdin(run.path() / "stdin.swt");
+  }
+  std::optional<CheckpointReader> reader;
+  if (const auto file = resume_point(run, options.run.resume)) {
+    reader.emplace(*file);
+    adopt(options, context, *reader);
+  }
+  Prepared prepared = prepare(options);
+  const std::string config =
+      fmt::format("# {} {}\n{}", context.tool, version(), context.registry.to_toml());
+
+  const TrainingShape shape = training_shape(options, prepared);
+  Model model(prepared.model, prepared.compute, prepared.device);
+  auto optimizer = make_optimizer(shape.optimizer, model);
+  CheckpointMeta meta = constant_meta(options, prepared, context, config);
+  const PretrainingObjective objective(std::move(prepared.dataset), options.learning.seed,
+                                       options.learning.batch, std::move(prepared.eval_sets));
+  TrainerConfig config_of_loop = trainer_config(options.learning, options.run);
+  config_of_loop.flops_per_step =
+      training_flops(prepared.model, shape.rows, shape.input_length, shape.target_length);
+  config_of_loop.peak_flops = measure_matrix_peak(prepared.compute);
+
+  ProgressLine progress(context.progress_bar);
+  Trainer trainer(config_of_loop, model, *optimizer, objective, run, std::move(meta),
+                  trainer_hooks(context, log, progress));
+  const ParameterCount count = count_parameters(prepared.model);
+  log::info("{} parameters, {} active | {} | {} x {}/{} positions a step | {:.1f} GFLOP/s peak",
+            rough_count(static_cast<double>(count.total)),
+            rough_count(static_cast<double>(count.active)), options.learning.dtype, shape.rows,
+            shape.input_length, shape.target_length, config_of_loop.peak_flops * 1e-9);
+  if (reader) {
+    trainer.resume(*reader);
+    log::info("going on after step {} from {} | digest {}", trainer.step(), reader->path().string(),
+              reader->digest());
+    reader.reset();
+  } else {
+    model.initialize(options.learning.seed);
+  }
+  run.write_config(config);
+  const TrainOutcome outcome = trainer.run(requests);
+  progress.clear();
+  if (outcome == TrainOutcome::finished) {
+    log::info("done: {} steps, {} tokens", trainer.step(),
+              rough_count(static_cast<double>(trainer.tokens())));
+  }
+  return outcome;
+}
+
+PretrainPlan plan_pretraining(PretrainOptions& options, RunContext& context) {
+  PretrainPlan plan;
+  for (const std::string& text : options.data.data) {
+    const bool spooled = std::filesystem::exists(options.run.run / "stdin.swt");
+    SW_CHECK(parse_data_source(text).path != kStdin || spooled, usage,
+             "--dry-run does not read stdin; give a file for --data");
+  }
+  if (std::filesystem::is_directory(options.run.run)) {
+    for (const CheckpointFile& file : list_checkpoints(options.run.run)) {
+      if (!checkpoint_fault(file.path).empty()) continue;
+      const CheckpointReader reader(file.path);
+      adopt(options, context, reader);
+      plan.resume_step = file.step;
+      break;
+    }
+  }
+  const Prepared prepared = prepare(options);
+  plan.estimate = estimate_training(training_shape(options, prepared));
+  plan.train_tokens = prepared.dataset->tokens();
+  for (int64_t s = 0; s < prepared.dataset->sources(); ++s) {
+    plan.train_windows += prepared.dataset->windows(s);
+  }
+  plan.epochs = static_cast<double>(options.learning.steps * options.learning.batch) /
+                static_cast<double>(plan.train_windows);
+  plan.peak_flops = measure_matrix_peak(prepared.compute);
+  plan.free_disk_bytes = free_disk_bytes(options.run.run);
+  const int64_t wanted = (options.run.keep_last + 1) * plan.estimate.checkpoint_bytes;
+  SW_CHECK(plan.free_disk_bytes < 0 || plan.free_disk_bytes >= 2 * plan.estimate.checkpoint_bytes,
+           io, "{}: {} bytes are free, two checkpoints need {}", options.run.run.string(),
+           plan.free_disk_bytes, 2 * plan.estimate.checkpoint_bytes);
+  if (plan.free_disk_bytes >= 0 && plan.free_disk_bytes < wanted) {
+    log::warn("{}: {} bytes are free, --keep-last {} needs {}", options.run.run.string(),
+              plan.free_disk_bytes, options.run.keep_last, wanted);
+  }
+  return plan;
+}
+
+}  // namespace sw

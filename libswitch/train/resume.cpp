@@ -1,0 +1,107 @@
+#include "libswitch/train/resume.h"
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+
+#include "libswitch/base/error.h"
+#include "libswitch/base/log.h"
+#include "libswitch/io/checkpoint_folder.h"
+
+namespace sw {
+namespace {
+
+// Where and for how long a run runs, what it reports: no bit of the weights depends on these. (Data
+// are compared by their manifest, not by their names.)
+const std::set<std::string_view> kFree = {
+    "allow_changes", "data",       "device",      "eval_capacity_factor",
+    "eval_data",     "eval_every", "eval_tokens", "keep_last",
+    "log_every",     "max_time",   "max_tokens",  "recompute",
+    "resume",        "run",        "save_every",  "steps",
+    "vocab"};
+
+// A run may be steered by these on purpose.
+const std::set<std::string_view> kSteering = {"aux_loss",        "beta1",           "beta2",
+                                              "capacity_factor", "clip_norm",       "dropout",
+                                              "expert_dropout",  "final_lr",        "input_dropout",
+                                              "jitter",          "label_smoothing", "lr",
+                                              "min_capacity",    "output_z_loss",   "schedule",
+                                              "warmup",          "weight_decay",    "z_loss"};
+
+// At its default such an option stands for "whatever it was".
+const std::set<std::string_view> kAutomatic = {"canonical_ranks", "dtype", "target_length",
+                                               "vocab_size"};
+
+std::string text_of(const Option& option) {
+  std::string text;
+  for (const OptionScalar& value : option.values()) {
+    text += (text.empty() ? "" : ", ") + option.to_text(value);
+  }
+  return text.empty() ? "nothing" : text;
+}
+
+}  // namespace
+
+std::optional<std::filesystem::path> resume_point(const RunDirectory& run,
+                                                  const std::string& choice) {
+  const auto own = run.newest_checkpoint();
+  if (choice == "auto") return own;
+  if (choice == "never") {
+    SW_CHECK(!own, usage,
+             "--resume never: run folder {} holds checkpoints already ({}); give another --run, or "
+             "remove them",
+             run.path().string(), own->filename().string());
+    return std::nullopt;
+  }
+  const std::filesystem::path given = resolve_checkpoint(choice);
+  if (!own) return given;
+  std::error_code error;
+  const bool inside = std::filesystem::equivalent(given.parent_path(), own->parent_path(), error);
+  if (inside && !error) {
+    SW_CHECK(
+        std::filesystem::equivalent(given, *own, error), usage,
+        "--resume {}: the run has gone on to {} since; give another --run to branch off there, "
+        "or remove the later checkpoints",
+        choice, own->string());
+  } else {
+    log::info("--resume {}: the run has checkpoints of its own and goes on from those", choice);
+  }
+  return own;
+}
+
+void adopt_options(OptionRegistry& registry, const CheckpointReader& reader,
+                   const std::function<void(OptionRegistry&)>& declare, bool allow_changes) {
+  const std::string file = reader.path().string();
+  const std::string name = file + ": /meta/config.toml";
+  const std::string& toml = reader.meta().config_toml;
+  OptionRegistry then;
+  declare(then);
+  then.apply_toml(toml, name, Source::file, UnknownKeys::ignore);
+  registry.apply_toml(toml, name, Source::preset, UnknownKeys::ignore);
+
+  for (const auto& option : registry.options()) {
+    const std::string& key = option->key();
+    const Option* before = then.find(key);
+    if (option->scope() != Scope::resolved || before == nullptr) continue;
+    const std::string now = text_of(*option), was = text_of(*before);
+    if (now == was) continue;
+    if (kAutomatic.contains(key) && (now == "0" || now == "auto")) {
+      // Set to its automatic value by hand: the run's value stands.
+      option->assign(before->values(), Source::flag, before->origin().where);
+      continue;
+    }
+    if (key == "steps") log::info("--steps {} (the run was started with {})", now, was);
+    if (kFree.contains(key)) continue;
+    const bool steering = kSteering.contains(key);
+    SW_CHECK(steering, usage,
+             "{}: {} is {}, but {} was trained with {}; give {}, or start another run with --run",
+             option->origin().where, option->name(), now, file, was, was);
+    SW_CHECK(allow_changes, usage,
+             "{}: {} is {}, but {} was trained with {}; give {}, or add --allow-changes to go on "
+             "with the change",
+             option->origin().where, option->name(), now, file, was, was);
+    log::warn("{} changes from {} to {}", option->name(), was, now);
+  }
+}
+
+}  // namespace sw

@@ -1,0 +1,36 @@
+// The run folder: config.toml, metrics.jsonl, log.txt, checkpoints/, latest.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "libswitch/base/file.h"
+
+namespace sw {
+
+class RunDirectory {
+ public:
+  /// Creates the folder where needed, takes it for this process (one training at a time writes
+  /// there) and removes what a killed save left behind. Throws cannot_create.
+  explicit RunDirectory(std::filesystem::path path);
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path config_file() const { return path_ / "config.toml"; }
+  std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
+  std::filesystem::path log_file() const { return path_ / "log.txt"; }
+  std::filesystem::path checkpoint_file(int64_t step) const;
+
+  /// The newest whole checkpoint, if there is any.
+  std::optional<std::filesystem::path> newest_checkpoint() const;
+  void write_config(const std::string& toml) const;
+  /// After a commit: moves `latest` and removes checkpoints beyond the `keep` newest.
+  void committed(const std::filesystem::path& checkpoint, int64_t keep) const;
+
+ private:
+  std::filesystem::path path_;
+  FileDescriptor lock_;
+};
+
+}  // namespace sw

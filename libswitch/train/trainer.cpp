@@ -1,0 +1,329 @@
+#include "libswitch/train/trainer.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+#include "libswitch/base/error.h"
+#include "libswitch/base/log.h"
+#include "libswitch/train/checkpoint_state.h"
+
+namespace sw {
+namespace {
+
+constexpr double kSmoothing = 0.98;  // of the running mean and variance of the loss
+constexpr const char* kSkipsAttribute = "consecutive_skips";
+
+int64_t peak_resident_bytes() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm tm{};
+  gmtime_r(&now, &tm);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+  return text;
+}
+
+}  // namespace
+
+Trainer::Trainer(const TrainerConfig& config, Model& model, Optimizer& optimizer,
+                 const Objective& objective, const RunDirectory& run, CheckpointMeta meta,
+                 TrainerHooks hooks)
+    : config_(config),
+      model_(model),
+      optimizer_(optimizer),
+      objective_(objective),
+      run_(run),
+      meta_(std::move(meta)),
+      hooks_(std::move(hooks)) {
+  config_.schedule.validate();
+  config_.step.check_rows(objective.rows());
+  SW_CHECK(config_.steps > 0 || config_.max_tokens > 0, usage,
+           "training has no end: give a number of steps or tokens");
+  SW_CHECK(config_.keep_last >= 2, usage,
+           "keep-last is {}, expected at least 2: the newest checkpoint may be the one being "
+           "written when something fails",
+           config_.keep_last);
+  train_.seed = config_.step.seed;
+}
+
+void Trainer::resume(const CheckpointReader& reader) {
+  const CheckpointMeta& meta = reader.meta();
+  DataPosition expected = objective_.position(meta.step);
+  SW_CHECK(meta.train.data.manifest_sha256 == expected.manifest_sha256, usage,
+           "{}: the run was started with other data (manifest {}, now {}): its order could not go "
+           "on; give the same --data, weights and lengths, or start another run",
+           reader.path().string(), meta.train.data.manifest_sha256, expected.manifest_sha256);
+  SW_CHECK(meta.train.data == expected, usage,
+           "{}: the run stands at sample {} of its data (seed {}), expected {} (seed {}) after {} "
+           "steps; give the same --batch and --seed",
+           reader.path().string(), meta.train.data.ordinal, meta.train.data.seed, expected.ordinal,
+           expected.seed, meta.step);
+  read_weights(reader, model_);
+  read_optimizer(reader, optimizer_);
+  step_ = meta.step;
+  tokens_ = meta.tokens;
+  train_ = meta.train;
+  last_evaluation_ = meta.metrics_json;
+  telemetry_ = TelemetryLog(reader.read_telemetry());
+  if (const auto it = meta.attributes.find(kSkipsAttribute); it != meta.attributes.end()) {
+    if (const auto* skips = std::get_if<int64_t>(&it->second)) consecutive_skips_ = *skips;
+  }
+  committed_step_ = step_;
+}
+
+bool Trainer::done() const {
+  return (config_.steps > 0 && step_ >= config_.steps) ||
+         (config_.max_tokens > 0 && tokens_ >= config_.max_tokens);
+}
+
+bool Trainer::time_is_up(double margin_seconds) const {
+  return config_.max_seconds > 0 && since_start_.seconds() + margin_seconds > config_.max_seconds;
+}
+
+bool Trainer::stop_wanted() {
+  if (requests_->take_reopen() && hooks_.reopen_log) hooks_.reopen_log();
+  if (requests_->stop()) {
+    stop_reason_ = requests_->reason();
+  } else if (time_is_up(1.2 * save_seconds_ + 1.5 * step_seconds_)) {
+    stop_reason_ = "--max-time";
+  }
+  return !stop_reason_.empty();
+}
+
+void Trainer::poll() {
+  if (stop_wanted()) throw Interrupted{};
+}
+
+void Trainer::take_batch(Batch& batch) {
+  constexpr double kPollSeconds = 0.1;
+  while (!prefetcher_->next_within(kPollSeconds, batch)) poll();
+}
+
+TrainOutcome Trainer::run(OutsideRequests& requests) {
+  requests_ = &requests;
+  metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_);
+  prefetcher_ = std::make_unique<Prefetcher>(
+      [this](int64_t step, Batch& batch) { objective_.fill(step, batch); }, step_);
+  plan_next_save();
+
+  // An evaluation that the last process did not get to.
+  bool evaluate_now =
+      step_ > 0 && (due(config_.eval_every) || done()) && !metrics_->has_evaluation();
+  bool save_wanted = false;
+  for (;;) {
+    try {
+      if (evaluate_now) evaluate();
+      evaluate_now = false;
+      if (requests_->take_save()) save_wanted = true;
+      const bool at_end = done();
+      if (next_save_ > 0 && step_ >= next_save_ && step_ != committed_step_) save_wanted = true;
+      if (save_wanted && !at_end) try_save();
+      save_wanted = false;
+      if (at_end) break;
+      poll();
+      train_one_step();
+      evaluate_now = due(config_.eval_every) || done();
+    } catch (const Interrupted&) {
+      if (step_ != committed_step_) save_or_fail();
+      log::info("stopped on request of {} after step {}; the same command line goes on",
+                stop_reason_, step_);
+      return TrainOutcome::stopped;
+    }
+  }
+  if (step_ != committed_step_) save_or_fail();
+  return TrainOutcome::finished;
+}
+
+bool Trainer::due(int64_t every) const { return every > 0 && step_ % every == 0; }
+
+bool Trainer::line_due() const {
+  constexpr double kLineSeconds = 10;
+  if (step_ <= 10 || done()) return true;
+  return config_.log_every > 0 ? due(config_.log_every) : since_line_.seconds() >= kLineSeconds;
+}
+
+void Trainer::plan_next_save() {
+  const int64_t every = config_.save_every;
+  next_save_ = every > 0 ? (step_ / every + 1) * every : 0;
+}
+
+void Trainer::train_one_step() {
+  const Timer timer;
+  const double waited = prefetcher_->wait_seconds();
+  take_batch(batch_);
+  const double wait = prefetcher_->wait_seconds() - waited;
+  const double rate = config_.schedule.at(step_);
+  const StepResult result = training_step(
+      model_, optimizer_, token_rows(batch_), step_, rate, config_.step,
+      [this](Context& context, const Model& model, const ModelInput& input,
+             const ForwardOptions& options) {
+        return objective_.forward(context, model, input, options);
+      },
+      [this] { poll(); });
+  record(result, rate, timer.seconds(), wait);
+}
+
+void Trainer::record(const StepResult& result, double rate, double seconds, double wait) {
+  ++step_;
+  tokens_ += result.tokens;
+  train_.lr = rate;
+  TrainMetrics metrics = train_metrics(step_, result);
+  metrics.lr = rate;
+  metrics.tokens = tokens_;
+  metrics.step_seconds = seconds;
+  metrics.tokens_per_second = static_cast<double>(result.tokens) / seconds;
+  metrics.data_wait_share = wait / seconds;
+  if (config_.peak_flops > 0) {
+    metrics.share_of_peak = config_.flops_per_step / seconds / config_.peak_flops;
+  }
+  telemetry_.add(step_, result, rate, metrics.tokens_per_second);
+  metrics_->append(to_json(metrics));
+  step_seconds_ = step_seconds_ == 0 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
+
+  if (result.finite) {
+    const double deviation = step_ == 1 ? 0.0 : result.loss - train_.loss_ema;
+    train_.loss_ema = step_ == 1 ? result.loss : train_.loss_ema + (1 - kSmoothing) * deviation;
+    train_.loss_variance =
+        kSmoothing * (train_.loss_variance + (1 - kSmoothing) * deviation * deviation);
+    consecutive_skips_ = 0;
+    interval_.loss += result.loss;
+    ++interval_.finite;
+  }
+  ++interval_.steps;
+  interval_.seconds += seconds;
+  interval_.wait += wait;
+  interval_.tokens += static_cast<double>(result.tokens);
+  if (!result.finite) count_skip(result);
+  if (line_due()) log_step(metrics);
+  if (hooks_.stepped) hooks_.stepped(metrics, line_facts());
+}
+
+void Trainer::count_skip(const StepResult& result) {
+  ++train_.skipped_steps;
+  ++consecutive_skips_;
+  nlohmann::ordered_json event = event_json("skipped", step_);
+  event["reason"] = result.fault;
+  metrics_->append(event);
+  if (hooks_.before_log) hooks_.before_log();
+  log::warn("step {}: {}; the step was skipped ({} in a row)", step_, result.fault,
+            consecutive_skips_);
+  if (consecutive_skips_ < config_.max_skips) return;
+  metrics_->append(event_json("diverged", step_));
+  fail(ErrorKind::diverged,
+       "training diverged: {} steps in a row up to step {} had no finite loss and gradient ({}); "
+       "go on from an earlier checkpoint of {} with a lower --lr, or with --dtype fp32",
+       consecutive_skips_, step_, result.fault, run_.path().string());
+}
+
+LineFacts Trainer::line_facts() const {
+  LineFacts facts;
+  facts.steps = config_.steps;
+  if (committed_) facts.checkpoint_age = since_commit_.seconds();
+  if (config_.steps > 0) facts.eta = static_cast<double>(config_.steps - step_) * step_seconds_;
+  if (config_.max_tokens > 0 && tokens_ > 0) {
+    const double left = static_cast<double>(std::max<int64_t>(config_.max_tokens - tokens_, 0));
+    const double eta =
+        left * static_cast<double>(step_) / static_cast<double>(tokens_) * step_seconds_;
+    facts.eta = facts.eta < 0 ? eta : std::min(facts.eta, eta);
+  }
+  facts.memory_bytes = peak_resident_bytes();
+  facts.skipped = train_.skipped_steps;
+  return facts;
+}
+
+void Trainer::log_step(const TrainMetrics& metrics) {
+  TrainMetrics line = metrics;
+  if (interval_.finite > 0) line.loss = interval_.loss / static_cast<double>(interval_.finite);
+  line.tokens_per_second = interval_.tokens / interval_.seconds;
+  line.data_wait_share = interval_.wait / interval_.seconds;
+  if (config_.peak_flops > 0) {
+    line.share_of_peak = config_.flops_per_step * static_cast<double>(interval_.steps) /
+                         interval_.seconds / config_.peak_flops;
+  }
+  interval_ = {};
+  since_line_.restart();
+  if (hooks_.before_log) hooks_.before_log();
+  log::info("{}", train_line(line, line_facts()));
+}
+
+void Trainer::evaluate() {
+  const std::vector<Evaluation> results = objective_.evaluate(model_, [this] { poll(); });
+  if (results.empty()) return;
+  nlohmann::ordered_json last = {{"step", step_}, {"results", nlohmann::ordered_json::array()}};
+  if (hooks_.before_log) hooks_.before_log();
+  for (const Evaluation& result : results) {
+    nlohmann::ordered_json json = to_json(result, step_);
+    metrics_->append(json);
+    log::info("{}", evaluation_line(result, step_));
+    for (const char* key : {"kind", "step", "time"}) json.erase(key);
+    last["results"].push_back(std::move(json));
+  }
+  last_evaluation_ = last.dump();
+}
+
+CheckpointMeta Trainer::checkpoint_meta(double rate) const {
+  CheckpointMeta meta = meta_;
+  meta.step = step_;
+  meta.tokens = tokens_;
+  meta.created_utc = utc_now();
+  meta.metrics_json = last_evaluation_;
+  meta.train = train_;
+  meta.train.lr = rate;
+  meta.train.data = objective_.position(step_);
+  meta.attributes[kSkipsAttribute] = consecutive_skips_;
+  return meta;
+}
+
+bool Trainer::try_save() {
+  const Timer timer;
+  const std::filesystem::path file = run_.checkpoint_file(step_);
+  if (hooks_.before_log) hooks_.before_log();
+  try {
+    metrics_->sync();
+    const CommittedCheckpoint done =
+        write_checkpoint(file, model_, optimizer_, checkpoint_meta(train_.lr),
+                         telemetry_.telemetry(), hooks_.file_calls);
+    run_.committed(done.path, config_.keep_last);
+    save_failures_ = 0;
+    committed_ = true;
+    committed_step_ = step_;
+    since_commit_.restart();
+    save_seconds_ = timer.seconds();
+    plan_next_save();
+    log::info("checkpoint {} | digest {} | {} bytes | {:.2f} s", done.path.string(), done.digest,
+              rough_count(static_cast<double>(done.bytes)), save_seconds_);
+    if (hooks_.committed) hooks_.committed(done);
+    return true;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::io && error.kind() != ErrorKind::cannot_create) throw;
+    ++save_failures_;
+    log::warn("checkpoint of step {} failed ({} in a row): {}", step_, save_failures_,
+              error.what());
+    nlohmann::ordered_json event = event_json("save_failed", step_);
+    event["reason"] = error.what();
+    metrics_->append(event);
+    if (save_failures_ >= config_.max_save_failures) {
+      fail(ErrorKind::io, "{} checkpoints in a row could not be written, the last because: {}",
+           save_failures_, error.what());
+    }
+    next_save_ = step_ + std::max<int64_t>(1, config_.save_every / 2);
+    return false;
+  }
+}
+
+void Trainer::save_or_fail() {
+  while (!try_save()) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(config_.save_retry_seconds));
+  }
+}
+
+}  // namespace sw

@@ -1,0 +1,136 @@
+// The training loop: steps, evaluation, checkpoints, requests from outside.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "libswitch/base/timer.h"
+#include "libswitch/data/prefetcher.h"
+#include "libswitch/io/checkpoint_reader.h"
+#include "libswitch/io/checkpoint_writer.h"
+#include "libswitch/train/metrics.h"
+#include "libswitch/train/objective.h"
+#include "libswitch/train/optimizer.h"
+#include "libswitch/train/run_directory.h"
+#include "libswitch/train/schedule.h"
+#include "libswitch/train/signals.h"
+#include "libswitch/train/step.h"
+#include "libswitch/train/telemetry.h"
+
+namespace sw {
+
+struct TrainerConfig {
+  // The run ends at whichever comes first; 0: no such limit.
+  int64_t steps = 0;
+  int64_t max_tokens = 0;  // real inputs and targets
+  /// The process stops, with a checkpoint, in time to be done after so many seconds.
+  double max_seconds = 0;
+
+  int64_t eval_every = 0;  // steps; 0: at the end only
+  int64_t save_every = 0;  // steps; 0: at the end only
+  int64_t keep_last = 3;
+  int64_t log_every = 0;   // steps between lines of the log; 0: ten seconds; the first ten always
+  int64_t max_skips = 10;  // steps in a row whose loss or gradient is not finite
+  int64_t max_save_failures = 3;
+  double save_retry_seconds = 1;  // before another attempt at a checkpoint that must be
+
+  Schedule schedule;
+  StepConfig step;
+  double flops_per_step = 0;  // forward and backward, for the share of peak
+  double peak_flops = 0;      // per second; 0: not measured
+};
+
+/// What a tool may want to know while training runs.
+struct TrainerHooks {
+  std::function<void(const CommittedCheckpoint&)> committed;
+  /// After every step.
+  std::function<void(const TrainMetrics&, const LineFacts&)> stepped;
+  /// Before a line of the log.
+  std::function<void()> before_log;
+  std::function<void()> reopen_log;
+  /// System calls of saves (tests).
+  FileCalls file_calls;
+};
+
+enum class TrainOutcome {
+  finished,  // all steps or tokens done
+  stopped,   // on request, with a checkpoint: the same command line goes on
+};
+
+class Trainer {
+ public:
+  /// `meta` is the part of every checkpoint's metadata that does not change: configuration, preset,
+  /// command line, tokenizer, attributes. Everything referred to must outlive the trainer.
+  Trainer(const TrainerConfig& config, Model& model, Optimizer& optimizer,
+          const Objective& objective, const RunDirectory& run, CheckpointMeta meta,
+          TrainerHooks hooks = {});
+
+  /// Goes on from a checkpoint: weights, moments, step, data position, telemetry. Throws corrupt
+  /// when they are not this model's or optimizer's, usage when the data differ.
+  void resume(const CheckpointReader& reader);
+
+  /// Trains to the end, or until asked to stop. Throws diverged, io when saves keep failing, and
+  /// what the data throws.
+  TrainOutcome run(OutsideRequests& requests);
+
+  int64_t step() const { return step_; }
+  int64_t tokens() const { return tokens_; }
+  const Telemetry& telemetry() const { return telemetry_.telemetry(); }
+
+ private:
+  struct Interrupted {};
+
+  bool done() const;
+  bool time_is_up(double margin_seconds) const;
+  void poll();
+  bool stop_wanted();
+  void take_batch(Batch& batch);
+  void train_one_step();
+  void record(const StepResult& result, double rate, double seconds, double wait);
+  void count_skip(const StepResult& result);
+  void log_step(const TrainMetrics& metrics);
+  LineFacts line_facts() const;
+  bool due(int64_t every) const;
+  bool line_due() const;
+  void plan_next_save();
+  void evaluate();
+  bool try_save();
+  void save_or_fail();
+  CheckpointMeta checkpoint_meta(double rate) const;
+
+  TrainerConfig config_;
+  Model& model_;
+  Optimizer& optimizer_;
+  const Objective& objective_;
+  const RunDirectory& run_;
+  CheckpointMeta meta_;
+  TrainerHooks hooks_;
+
+  // What a checkpoint keeps.
+  int64_t step_ = 0;
+  int64_t tokens_ = 0;
+  int64_t consecutive_skips_ = 0;
+  TrainState train_;
+  TelemetryLog telemetry_;
+  std::string last_evaluation_;
+
+  // Of this process.
+  OutsideRequests* requests_ = nullptr;
+  std::unique_ptr<MetricsFile> metrics_;
+  std::unique_ptr<Prefetcher> prefetcher_;
+  Batch batch_;
+  Timer since_start_, since_commit_, since_line_;
+  bool committed_ = false;                      // something, in this process
+  int64_t committed_step_ = -1;                 // of the newest checkpoint
+  int64_t next_save_ = 0;                       // step of the next periodic checkpoint
+  int64_t save_failures_ = 0;                   // in a row
+  double save_seconds_ = 0, step_seconds_ = 0;  // of the latest save; smoothed
+  std::string stop_reason_;
+  struct Interval {
+    int64_t steps = 0, finite = 0;
+    double loss = 0, seconds = 0, wait = 0, tokens = 0;
+  } interval_;  // since the last line of the log
+};
+
+}  // namespace sw

@@ -1,0 +1,109 @@
+// sw-pretrain: token shards to checkpoints of a Switch Transformer.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "libswitch/base/error.h"
+#include "libswitch/base/timer.h"
+#include "libswitch/train/metrics.h"
+#include "libswitch/train/pretrain_run.h"
+#include "tools/tool.h"
+
+namespace {
+
+sw::ToolDescription describe() {
+  sw::ToolDescription tool;
+  tool.name = "sw-pretrain";
+  tool.summary = "pre-train a Switch Transformer, or its dense twin, on token shards";
+  tool.usage = {"--preset P --data A.swt[=WEIGHT] [--data ...] --run DIR --steps N [OPTION...]"};
+  tool.examples = {
+      "sw-pretrain --preset tiny --data a.swt --run runs/a --steps 5K | tail -n 1",
+      "zstd -dc t.txt.zst | sw-tokenize --vocab v.model | sw-pretrain --preset tiny --data - "
+      "--run r --steps 5K"};
+  tool.description =
+      "Trains by span corruption and prints the path of every checkpoint it commits. The run "
+      "folder "
+      "holds config.toml, metrics.jsonl, log.txt and checkpoints/; the same command line goes on "
+      "where a run stopped, to the same bits.\n\n"
+      "USR1, TERM or INT, or a file STOP in the run folder: commit a checkpoint and end with exit "
+      "code 75; the same command line goes on. A second INT ends at once. USR2, or a file SAVE: "
+      "commit a checkpoint and go on. HUP: open the log file anew. Under mpirun use USR1: it kills "
+      "its processes soon after TERM or INT.";
+  tool.ignores_sigpipe = true;
+  tool.memory_hint = "lower --batch, or give --accumulate or --recompute full";
+  tool.exit_notes = {{75, "stopped on request, with a checkpoint: start again to go on"},
+                     {80, "training diverged"}};
+  tool.see_also = {"sw-tokenize(1)", "sw-eval(1)", "sw-inspect-router(1)", "swt(5)"};
+  return tool;
+}
+
+void print_line(const std::string& text) {
+  std::fputs((text + "\n").c_str(), stdout);
+  std::fflush(stdout);
+}
+
+std::string gigabytes(int64_t bytes) {
+  return fmt::format("{:.3f} GB", static_cast<double>(bytes) * 1e-9);
+}
+
+void print_plan(const sw::PretrainPlan& plan, const sw::PretrainOptions& options) {
+  const sw::TrainingEstimate& e = plan.estimate;
+  // What presets reach on a CPU; the time is an estimate, the rest is counted.
+  constexpr double kShareOfPeak = 0.5;
+  const double step_seconds = e.step_flops / (kShareOfPeak * plan.peak_flops);
+  const auto line = [](const char* name, const std::string& value) {
+    print_line(fmt::format("{:<22} {}", name, value));
+  };
+  line("parameters", fmt::format("{} ({} active)", e.parameters.total, e.parameters.active));
+  line("memory", fmt::format("{} = weights {} + gradients {} + optimizer {} + activations {}",
+                             gigabytes(e.total_bytes()), gigabytes(e.weight_bytes),
+                             gigabytes(e.gradient_bytes), gigabytes(e.optimizer_bytes),
+                             gigabytes(e.activation_bytes)));
+  line("checkpoint", fmt::format("{}, up to {} with --keep-last {}", gigabytes(e.checkpoint_bytes),
+                                 gigabytes((options.run.keep_last + 1) * e.checkpoint_bytes),
+                                 options.run.keep_last));
+  if (plan.free_disk_bytes >= 0) line("free disk", gigabytes(plan.free_disk_bytes));
+  line("data", fmt::format("{} tokens, {} windows, {:.2f} epochs", plan.train_tokens,
+                           plan.train_windows, plan.epochs));
+  line("precision", options.learning.dtype);
+  line("operations a step", fmt::format("{:.4g} GFLOP", e.step_flops * 1e-9));
+  line("time",
+       fmt::format("{:.3g} s a step, {} in all, at {:.0f} % of {:.0f} GFLOP/s", step_seconds,
+                   sw::rough_duration(step_seconds * static_cast<double>(options.learning.steps)),
+                   100 * kShareOfPeak, plan.peak_flops * 1e-9));
+  line("would start", plan.resume_step < 0 ? std::string("from nothing")
+                                           : fmt::format("after step {}", plan.resume_step));
+}
+
+int run(sw::PretrainOptions& options, sw::OptionRegistry& registry, sw::ToolRun& tool,
+        std::vector<std::string> argv) {
+  sw::RunContext context{
+      registry,
+      "sw-pretrain",
+      std::move(argv),
+      tool.log,
+      tool.progress() == sw::ProgressMode::bar,
+      [](const sw::CommittedCheckpoint& done) { print_line(done.path.string()); }};
+  if (tool.common.dry_run) {
+    print_plan(sw::plan_pretraining(options, context), options);
+    return 0;
+  }
+  const sw::TrainOutcome outcome = sw::pretrain(options, context);
+  return outcome == sw::TrainOutcome::finished ? 0 : sw::exit_code(sw::ErrorKind::stopped);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  sw::PretrainOptions options;
+  sw::OptionRegistry* bound = nullptr;
+  return sw::run_tool(
+      argc, argv, describe(),
+      [&](sw::OptionRegistry& registry) {
+        bound = &registry;
+        sw::declare_pretrain_options(registry, options);
+      },
+      [&](sw::ToolRun& tool) {
+        return run(options, *bound, tool, std::vector<std::string>(argv, argv + argc));
+      });
+}
