@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
+#include "libswitch/kernels/cpu/matmul_blocks.h"
+#include "libswitch/kernels/cpu/matmul_peak.h"
 #include "tests/support/kernel_case.h"
 
 namespace sw::kernels {
@@ -135,6 +138,86 @@ TEST(Matmul, BitsDoNotDependOnTheNumberOfThreads) {
   }
 }
 
+// An expert's rows must give the same bits whatever rows stand around them: what lets a mesh of any
+// size train the same model.
+TEST(Matmul, BitsOfARowDoNotDependOnOtherRows) {
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 300},
+                             {3, 64},
+                             {17, 700},
+                             {65, 257},
+                             {127, 256},
+                             {256, 512},
+                             {385, 300},
+                             {769, 130},
+                             {1057, 96}}) {
+    for (const bool tb : {false, true}) {
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        const int64_t most = 700;
+        const Tensor a = random_tensor({most, k}, dtype, 1);
+        const Tensor b = random_tensor(tb ? Shape{n, k} : Shape{k, n}, dtype, 2);
+        Tensor all = nan_tensor({most, n}, dtype);
+        matmul(kStream, all, a, Transpose::no, b, flag(tb), Accum::write);
+        for (const int64_t rows : {1, 5, 12, 31, 49, 252, 301, 505}) {
+          const int64_t first = (rows * 37) % (most - rows);
+          for (const int threads : {1, 7}) {
+            if (threads == 7 && rows < 49) continue;
+            const test::ThreadsScope scope(threads);
+            Tensor some = nan_tensor({rows, n}, dtype);
+            matmul(kStream, some, a.slice(first, first + rows), Transpose::no, b, flag(tb),
+                   Accum::write);
+            expect_same_bits(some, all.slice(first, first + rows),
+                             fmt::format("rows {} of n {} k {} {}", rows, n, k, tb ? "tb" : ""));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Matmul, BothMultipliersAgree) {
+  for (const Case& s : cases()) {
+    const Tensor a = random_tensor(s.ta ? Shape{s.k, s.m} : Shape{s.m, s.k}, DType::f32, 1);
+    const Tensor b = random_tensor(s.tb ? Shape{s.n, s.k} : Shape{s.k, s.n}, DType::f32, 2);
+    const Tensor before = random_tensor({s.m, s.n}, DType::f32, 3);
+    for (const Accum accum : {Accum::write, Accum::add}) {
+      Tensor results[2];
+      for (const auto multiplier : {cpu::BlockMultiplier::sgemm, cpu::BlockMultiplier::primitive}) {
+        Tensor c = before.clone();
+        cpu::multiply(
+            {{s.m, s.n, s.k, a.raw(), a.size(1), s.ta, b.raw(), b.size(1), s.tb, c.raw(), s.n}},
+            DType::f32, DType::f32, accum, multiplier);
+        results[static_cast<int>(multiplier)] = c;
+      }
+      expect_close(results[1], results[0], sum_tolerance(DType::f32, s.k), s.str());
+    }
+  }
+}
+
+TEST(Matmul, TilesCoverEveryElementOnce) {
+  for (const int threads : {1, 2, 5, 64}) {
+    const std::vector<cpu::Product> products = {
+        {.m = 1, .n = 1, .k = 1},          {.m = 0, .n = 5, .k = 5},
+        {.m = 2048, .n = 768, .k = 768},   {.m = 513, .n = 3073, .k = 7},
+        {.m = 17, .n = 32128, .k = 512},   {.m = 4000, .n = 8, .k = 0},
+        {.m = 300, .n = 193, .k = 100000}, {.m = 5000, .n = 1057, .k = 64}};
+    std::vector<std::vector<int>> covered;
+    for (const auto& p : products) covered.emplace_back(static_cast<size_t>(p.m * p.n));
+    for (const cpu::Tile& tile : cpu::cut_into_tiles(products, threads)) {
+      const cpu::Product& p = products[static_cast<size_t>(tile.product)];
+      ASSERT_GT(tile.rows, 0);
+      ASSERT_GT(tile.columns, 0);
+      for (int64_t i = tile.row; i < tile.row + tile.rows; ++i) {
+        for (int64_t j = tile.column; j < tile.column + tile.columns; ++j) {
+          ++covered[static_cast<size_t>(tile.product)].at(static_cast<size_t>(i * p.n + j));
+        }
+      }
+    }
+    for (const auto& counts : covered) {
+      EXPECT_TRUE(std::all_of(counts.begin(), counts.end(), [](int x) { return x == 1; }));
+    }
+  }
+}
+
 TEST(Matmul, RefusesShapesAndTypesThatDoNotFit) {
   Tensor c = Tensor::empty({2, 4}, DType::f32);
   const Tensor a = Tensor::zeros({2, 3}, DType::f32), b = Tensor::zeros({4, 3}, DType::f32);
@@ -143,6 +226,15 @@ TEST(Matmul, RefusesShapesAndTypesThatDoNotFit) {
       matmul(kStream, c, a, Transpose::no, b.to(DType::bf16), Transpose::yes, Accum::write), Error);
   Tensor narrow = Tensor::empty({2, 4}, DType::bf16);
   EXPECT_THROW(matmul(kStream, narrow, a, Transpose::no, b, Transpose::yes, Accum::write), Error);
+}
+
+TEST(MatmulPeak, IsARateAndKnowsItsTypes) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const double peak = cpu::measure_matmul_peak(dtype, 0.001);
+    EXPECT_GT(peak, 0.5);
+    EXPECT_LT(peak, 1e6);
+  }
+  EXPECT_THROW(cpu::measure_matmul_peak(DType::f64), Error);
 }
 
 // Row counts per expert: balanced, empty ones, everything to one, nothing at all.

@@ -1,29 +1,14 @@
 #include "libswitch/kernels/cpu/gemm.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <oneapi/dnnl/dnnl.hpp>
 
+#include "libswitch/kernels/cpu/matmul_pack.h"
+#include "libswitch/kernels/cpu/one_thread.h"
 #include "libswitch/kernels/cpu/scratch.h"
 
 namespace sw::kernels::cpu {
 namespace {
-
-// oneDNN takes one thread inside a parallel region, and omp_get_max_threads() of the calling
-// thread outside.
-class OneThread {
- public:
-  OneThread() : before_(omp_in_parallel() ? 0 : omp_get_max_threads()) {
-    if (before_ > 1) omp_set_num_threads(1);
-  }
-  ~OneThread() {
-    if (before_ > 1) omp_set_num_threads(before_);
-  }
-
- private:
-  int before_;
-};
 
 // True when nothing is left to compute.
 template <class T>
@@ -39,9 +24,7 @@ bool trivial(int64_t m, int64_t n, int64_t k, T* c, int64_t ldc, Accum accum) {
 const float* widened(const bf16* x, int64_t rows, int64_t columns, int64_t stride,
                      Scratch& scratch) {
   float* y = scratch.get<float>(rows * columns);
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < columns; ++j) y[i * columns + j] = x[i * stride + j];
-  }
+  pack(x, stride, rows, columns, y, columns);
   return y;
 }
 
@@ -110,12 +93,11 @@ void gemm_tile(int64_t m, int64_t n, int64_t k, const bf16* a, int64_t lda, Tran
   static thread_local Scratch scratch_c;
   float* sum = scratch_c.get<float>(m * n);
   gemm_tile(m, n, k, a, lda, transpose_a, b, ldb, transpose_b, sum, n, Accum::write);
-  for (int64_t i = 0; i < m; ++i) {
-    for (int64_t j = 0; j < n; ++j) {
-      bf16& out = c[i * ldc + j];
-      out = accum == Accum::add ? static_cast<float>(out) + sum[i * n + j] : sum[i * n + j];
+  with_accum(accum, [&](auto add) {
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) put(add, c + i * ldc, j, sum[i * n + j]);
     }
-  }
+  });
 }
 
 }  // namespace sw::kernels::cpu

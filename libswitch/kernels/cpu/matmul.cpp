@@ -1,10 +1,8 @@
 #include "libswitch/kernels/matmul.h"
 
-#include <algorithm>
 #include <vector>
 
-#include "libswitch/base/parallel.h"
-#include "libswitch/kernels/cpu/gemm.h"
+#include "libswitch/kernels/cpu/matmul_blocks.h"
 
 namespace sw::kernels::cpu {
 namespace {
@@ -29,63 +27,12 @@ void check_dtypes(const char* where, const Tensor& c, const Tensor& a, const Ten
            dtype_name(b.dtype()), dtype_name(c.dtype()));
 }
 
-// Calls fn with null pointers of the element types of operands and result.
-template <class Fn>
-void with_types(DType operand, DType result, const Fn& fn) {
-  if (operand == DType::f32) {
-    fn(static_cast<float*>(nullptr), static_cast<float*>(nullptr));
-  } else if (operand == DType::f64) {
-    fn(static_cast<double*>(nullptr), static_cast<double*>(nullptr));
-  } else if (result == DType::f32) {
-    fn(static_cast<bf16*>(nullptr), static_cast<float*>(nullptr));
-  } else {
-    fn(static_cast<bf16*>(nullptr), static_cast<bf16*>(nullptr));
-  }
+// Address of element i.
+const void* at(const Tensor& x, int64_t i) {
+  return static_cast<const char*>(x.raw()) + i * element_bytes(x.dtype());
 }
-
-constexpr int64_t kTileRows = 256;
-constexpr int64_t kTileColumns = 512;
-
-// One product within a kernel: pointers and strides of all three matrices.
-template <class T, class C>
-struct Product {
-  int64_t m = 0, n = 0, k = 0;
-  const T* a = nullptr;
-  int64_t lda = 0;
-  Transpose transpose_a = Transpose::no;
-  const T* b = nullptr;
-  int64_t ldb = 0;
-  Transpose transpose_b = Transpose::no;
-  C* c = nullptr;
-  int64_t ldc = 0;
-};
-
-// A tile of c: rows and columns of one product.
-struct Tile {
-  int64_t product = 0, row = 0, column = 0;
-};
-
-// Cuts all products into tiles by their sizes only and computes each tile in one thread.
-template <class T, class C>
-void run(const std::vector<Product<T, C>>& products, Accum accum) {
-  std::vector<Tile> tiles;
-  for (size_t p = 0; p < products.size(); ++p) {
-    for (int64_t i = 0; i < products[p].m; i += kTileRows) {
-      for (int64_t j = 0; j < products[p].n; j += kTileColumns) {
-        tiles.push_back({static_cast<int64_t>(p), i, j});
-      }
-    }
-  }
-  parallel_for(static_cast<int64_t>(tiles.size()), 1, [&](int64_t begin, int64_t) {
-    const Tile& tile = tiles[static_cast<size_t>(begin)];
-    const Product<T, C>& p = products[static_cast<size_t>(tile.product)];
-    const int64_t m = std::min(kTileRows, p.m - tile.row);
-    const int64_t n = std::min(kTileColumns, p.n - tile.column);
-    const T* a = p.a + (p.transpose_a == Transpose::yes ? tile.row : tile.row * p.lda);
-    const T* b = p.b + (p.transpose_b == Transpose::yes ? tile.column * p.ldb : tile.column);
-    gemm_tile(m, n, p.k, a, p.lda, p.transpose_a, b, p.ldb, p.transpose_b,
-              p.c + tile.row * p.ldc + tile.column, p.ldc, accum);
-  });
+void* at(Tensor& x, int64_t i) {
+  return static_cast<char*>(x.raw()) + i * element_bytes(x.dtype());
 }
 
 // offsets[0..E], checked.
@@ -119,11 +66,9 @@ void matmul(const Stream&, Tensor& c, const Tensor& a, Transpose transpose_a, co
            "matmul: a {}{} times b {}{} cannot give c {}", a.shape().str(),
            transpose_a == Transpose::yes ? " transposed" : "", b.shape().str(),
            transpose_b == Transpose::yes ? " transposed" : "", c.shape().str());
-  with_types(a.dtype(), c.dtype(), [&]<class T, class C>(T*, C*) {
-    run<T, C>({{m, n, k, a.data<T>(), ma.columns, transpose_a, b.data<T>(), mb.columns, transpose_b,
-                c.data<C>(), mc.columns}},
-              accum);
-  });
+  multiply({{m, n, k, a.raw(), ma.columns, transpose_a == Transpose::yes, b.raw(), mb.columns,
+             transpose_b == Transpose::yes, c.raw(), mc.columns}},
+           a.dtype(), c.dtype(), accum);
 }
 
 void grouped_matmul(const Stream&, Tensor& c, const Tensor& a, const Tensor& b,
@@ -140,15 +85,12 @@ void grouped_matmul(const Stream&, Tensor& c, const Tensor& a, const Tensor& b,
            "{}: a {} times b {}{} cannot give c {}", where, a.shape().str(), b.shape().str(),
            transpose_b == Transpose::yes ? " transposed" : "", c.shape().str());
   const int32_t* o = checked_offsets(where, offsets, experts, ma.rows);
-  with_types(a.dtype(), c.dtype(), [&]<class T, class C>(T*, C*) {
-    std::vector<Product<T, C>> products;
-    for (int64_t e = 0; e < experts; ++e) {
-      products.push_back({o[e + 1] - o[e], n, k, a.data<T>() + o[e] * k, k, Transpose::no,
-                          b.data<T>() + e * k * n, b.size(2), transpose_b, c.data<C>() + o[e] * n,
-                          n});
-    }
-    run(products, accum);
-  });
+  std::vector<Product> products;
+  for (int64_t e = 0; e < experts; ++e) {
+    products.push_back({o[e + 1] - o[e], n, k, at(a, o[e] * k), k, false, at(b, e * k * n),
+                        b.size(2), transpose_b == Transpose::yes, at(c, o[e] * n), n});
+  }
+  multiply(products, a.dtype(), c.dtype(), accum);
 }
 
 void grouped_matmul_weight_gradient(const Stream&, Tensor& d_b, const Tensor& a, const Tensor& d_c,
@@ -165,15 +107,12 @@ void grouped_matmul_weight_gradient(const Stream&, Tensor& d_b, const Tensor& a,
            "{}: a {} and d_c {} cannot give d_b {}", where, a.shape().str(), d_c.shape().str(),
            d_b.shape().str());
   const int32_t* o = checked_offsets(where, offsets, experts, ma.rows);
-  with_types(a.dtype(), d_b.dtype(), [&]<class T, class C>(T*, C*) {
-    std::vector<Product<T, C>> products;
-    for (int64_t e = 0; e < experts; ++e) {
-      products.push_back({k, n, o[e + 1] - o[e], a.data<T>() + o[e] * k, k, Transpose::yes,
-                          d_c.data<T>() + o[e] * n, n, Transpose::no, d_b.data<C>() + e * k * n,
-                          n});
-    }
-    run(products, accum);
-  });
+  std::vector<Product> products;
+  for (int64_t e = 0; e < experts; ++e) {
+    products.push_back({k, n, o[e + 1] - o[e], at(a, o[e] * k), k, true, at(d_c, o[e] * n), n,
+                        false, at(d_b, e * k * n), n});
+  }
+  multiply(products, a.dtype(), d_b.dtype(), accum);
 }
 
 }  // namespace sw::kernels::cpu
