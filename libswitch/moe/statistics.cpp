@@ -17,6 +17,15 @@ int64_t total(const std::vector<int64_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
 
+// Every expert's load; the total is formed once, so that this is linear in the experts.
+std::vector<double> loads(const std::vector<int64_t>& chosen) {
+  const auto all = static_cast<double>(total(chosen));
+  std::vector<double> out;
+  out.reserve(chosen.size());
+  for (const int64_t count : chosen) out.push_back(ratio(static_cast<double>(count), all));
+  return out;
+}
+
 }  // namespace
 
 void RouterStatistics::merge(const RouterStatistics& other) {
@@ -54,15 +63,14 @@ double RouterStatistics::load(int64_t expert) const {
 
 double RouterStatistics::max_over_mean() const {
   double largest = 0;
-  for (int64_t e = 0; e < experts; ++e) largest = std::max(largest, load(e));
+  for (const double share : loads(chosen)) largest = std::max(largest, share);
   return largest * static_cast<double>(experts);
 }
 
 double RouterStatistics::load_entropy() const {
   if (experts <= 1) return 1;
   double entropy = 0;
-  for (int64_t e = 0; e < experts; ++e) {
-    const double share = load(e);
+  for (const double share : loads(chosen)) {
     if (share > 0) entropy -= share * std::log(share);
   }
   return entropy / std::log(static_cast<double>(experts));
@@ -70,8 +78,8 @@ double RouterStatistics::load_entropy() const {
 
 int64_t RouterStatistics::dead(double share) const {
   int64_t count = 0;
-  for (int64_t e = 0; e < experts; ++e) {
-    count += chosen[e] == 0 || load(e) * static_cast<double>(experts) < share;
+  for (const double load : loads(chosen)) {
+    count += load == 0 || load * static_cast<double>(experts) < share;
   }
   return count;
 }
@@ -142,12 +150,10 @@ RouterStatistics router_statistics(const std::string& name, const RouterInput& i
 }
 
 nlohmann::json to_json(const RouterStatistics& statistics) {
-  std::vector<double> load;
-  for (int64_t e = 0; e < statistics.experts; ++e) load.push_back(statistics.load(e));
   return {{"name", statistics.name},
           {"experts", statistics.experts},
           {"tokens", statistics.tokens},
-          {"load", load},
+          {"load", loads(statistics.chosen)},
           {"max_over_mean", statistics.max_over_mean()},
           {"entropy", statistics.load_entropy()},
           {"dead", statistics.dead()},
