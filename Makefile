@@ -16,19 +16,24 @@ PREFIX ?= /usr/local
 BUILD  := build/$(PRESET)
 
 .DEFAULT_GOAL := build
-.PHONY: build setup demo test bench install format
+.PHONY: build tools configure setup demo test bench install format
 .NOTPARALLEL:
 
-build:
+build: configure
+	cmake --build $(BUILD) --parallel $(JOBS)
+
+tools: configure
+	cmake --build $(BUILD) --parallel $(JOBS) --target tools
+
+configure:
 	@scripts/require cmake ninja c++
 	cmake --preset $(PRESET) $(if $(WERROR),-DSW_WERROR=$(WERROR))
-	cmake --build $(BUILD) --parallel $(JOBS)
 
 setup:
 	@scripts/setup.sh $(if $(filter-out 0,$(DRY)),--dry-run)
 
-demo: setup build
-	@scripts/demo.sh $(if $(CORPUS),--corpus '$(CORPUS)')
+demo: setup tools
+	@BUILD=$(BUILD) scripts/demo.sh $(if $(CORPUS),--corpus '$(CORPUS)')
 
 test: setup build
 	scripts/check_layers
@@ -38,7 +43,7 @@ test: setup build
 bench: build
 	@scripts/bench.sh $(BUILD)
 
-install: build
+install: tools
 	cmake --install $(BUILD) --prefix '$(PREFIX)'
 
 format:

@@ -8,7 +8,7 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-bin=build/release/bin
+bin=${BUILD:-build/release}/bin
 out=build/demo
 corpus=
 case "${1:-}" in
@@ -20,8 +20,8 @@ esac
 # The run. Both models see the same batches: the data order depends on the seed and the data alone.
 vocab_size=4000
 training="--preset tiny --data $out/train.swt --eval-data $out/heldout.swt
-  --input-length 128 --target-length 32 --batch 64 --steps 600 --eval-every 50 --save-every 600
-  --warmup 100 --seed 1"
+  --input-length 128 --target-length 32 --batch 32 --steps 400 --eval-every 25 --save-every 400
+  --seed 1"
 
 started=$(date +%s)
 mkdir -p "$out"
