@@ -16,10 +16,8 @@ sw::ToolDescription describe() {
   tool.name = "sw-pretrain";
   tool.summary = "pre-train a Switch Transformer, or its dense twin, on token shards";
   tool.usage = {"--preset P --data A.swt[=WEIGHT] [--data ...] --run DIR --steps N [OPTION...]"};
-  tool.examples = {
-      "sw-pretrain --preset tiny --data a.swt --run runs/a --steps 5K | tail -n 1",
-      "zstd -dc t.txt.zst | sw-tokenize --vocab v.model | sw-pretrain --preset tiny --data - "
-      "--run r --steps 5K"};
+  tool.examples = {"sw-pretrain --preset tiny --data a.swt --run runs/a --steps 5K | tail -n 1",
+                   "cat a.swt b.swt | sw-pretrain --preset tiny --data - --run runs/b --steps 5K"};
   tool.description =
       "Trains by span corruption and prints the path of every checkpoint it commits. The run "
       "folder "
