@@ -118,6 +118,7 @@ class SpecBuilder {
     const int64_t width = config_.d_model, hidden = config_.d_ff, experts = config_.experts;
     norm(prefix + "norm");
     add(prefix + "router", {width, experts}, {"d_model", "experts"}, init_.router(), true);
+    if (config_.router_bias) add(prefix + "router_bias", {experts}, {"experts"}, {}, true);
     for (const char* name : input_names()) {
       add(prefix + name, {experts, width, hidden}, {"expert", "d_model", "d_ff"},
           init_.expert(width));

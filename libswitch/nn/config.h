@@ -44,6 +44,7 @@ struct ModelConfig {
   std::string second_policy = "random";  // top2: all | none | threshold | random
   double second_threshold = 0.2;
   int64_t ntlb_k = 4;
+  bool router_bias = false;          // a bias on the router's logits (Hugging Face can have one)
   std::string selection = "argmax";  // switch: argmax | sample
 
   // Training-time regularisation and losses.

@@ -56,7 +56,8 @@ SwitchLayer::Output SwitchLayer::forward(Context& context, const ModelConfig& co
       ops::dropout(context, x, config.input_dropout, site(ordinal, Site::router), first_token, 1);
   router_x = ops::router_input(context, router_x, config.jitter, site(ordinal, Site::router_input),
                                first_token);
-  const Var logits = ops::linear(context, router_x, weight(router_weight));  // [N, E]
+  Var logits = ops::linear(context, router_x, weight(router_weight));  // [N, E]
+  if (router_bias != nullptr) logits = ops::add_bias(context, logits, weight(router_bias));
 
   RouterInput routing_input;
   routing_input.nonpadding = nonpadding;

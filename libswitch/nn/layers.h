@@ -53,6 +53,7 @@ struct SwitchLayer {
   const Router* router = nullptr;
   Parameter *norm = nullptr, *router_weight = nullptr, *wi = nullptr, *gate = nullptr,
             *wo = nullptr;
+  Parameter* router_bias = nullptr;  // null: none
 
   struct Output {
     Var branch;  // [N, D]

@@ -85,7 +85,8 @@ Model::Block Model::make_block(const std::string& prefix, bool decoder, bool spa
                     require(ffn + "router"),
                     wi,
                     gate,
-                    wo};
+                    wo,
+                    find(ffn + "router_bias")};
   } else {
     block.dense = {ordinal, norm, wi, gate, wo};
   }

@@ -81,6 +81,7 @@ void declare_router(OptionRegistry& r, ModelConfig& c) {
       .above(0)
       .advanced()
       .help("gate of the second expert that counts as certain");
+  r.add("router-bias", &c.router_bias).advanced().help("a bias on the router's logits");
   r.add("ntlb-k", &c.ntlb_k).at_least(1).advanced().help("rounds of no-token-left-behind");
 }
 

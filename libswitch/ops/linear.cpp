@@ -1,5 +1,6 @@
 #include "libswitch/ops/linear.h"
 
+#include "libswitch/kernels/bias.h"
 #include "libswitch/kernels/matmul.h"
 
 namespace sw::ops {
@@ -30,6 +31,25 @@ Var linear(Context& context, const Var& x, const Var& w) {
                         accum);
       }
     });
+  }
+  return output;
+}
+
+Var add_bias(Context& context, const Var& x, const Var& bias) {
+  check_tensor("add_bias", "bias", bias.value(), {x.value().size(1)}, x.value().dtype());
+  Tensor y = Tensor::empty(x.shape(), x.value().dtype(), context.device());
+  kernels::add_bias(context.stream, y, x.value(), bias.value());
+  Var output = context.output(std::move(y), {&x, &bias});
+  if (context.records(output)) {
+    context.tape->record(
+        [stream = context.stream, d_x = x.slot(), d_bias = bias.slot(), dy = output.slot()] {
+          if (!dy->is_set()) return;
+          if (d_bias) {
+            auto [target, accum] = d_bias->target();
+            kernels::bias_gradient(stream, target, accum, dy->gradient());
+          }
+          if (d_x) d_x->adopt(stream, dy->gradient());
+        });
   }
   return output;
 }

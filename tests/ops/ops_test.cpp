@@ -20,6 +20,13 @@ TEST(Ops, Linear) {
             33});
 }
 
+TEST(Ops, AddBias) {
+  check_op({"add_bias",
+            {{.shape = {70, 5}, .master = true}, {.shape = {5}, .master = true, .weight = true}},
+            [](Context& c, const Vars& in) { return Vars{ops::add_bias(c, in[0], in[1])}; },
+            70});
+}
+
 TEST(Ops, ExpertLinearWithSkewAndAnEmptyExpert) {
   const Tensor offsets = int_tensor({0, 11, 11, 12, 19});
   check_op({"expert_linear",

@@ -63,8 +63,7 @@ ModelConfig read_config(const Json& json, bool t5) {
   config.output_z_loss = 0;
   config.jitter = 0;
   if (!t5) {
-    SW_CHECK(!get<bool>(json, "router_bias", false), usage,
-             "config.json: router_bias true is not supported: no published model has it");
+    config.router_bias = get<bool>(json, "router_bias", false);
     config.experts = get<int64_t>(json, "num_experts", 8);
     config.expert_capacity = get<int64_t>(json, "expert_capacity", 64);
     config.aux_loss = get<double>(json, "router_aux_loss_coef", 0.001);

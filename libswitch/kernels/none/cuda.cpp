@@ -20,6 +20,7 @@ namespace {
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #include "libswitch/kernels/attention.h"
+#include "libswitch/kernels/bias.h"
 #include "libswitch/kernels/cross_entropy.h"
 #include "libswitch/kernels/elementwise.h"
 #include "libswitch/kernels/embedding.h"
