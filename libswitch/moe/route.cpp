@@ -1,11 +1,19 @@
 #include "libswitch/moe/route.h"
 
+#include "libswitch/base/profile.h"
 #include "libswitch/kernels/routing.h"
 #include "libswitch/kernels/row_dropout.h"
 
 namespace sw::ops {
+namespace {
+
+// `tensors` of x's size are read or written.
+double traffic(int tensors, const Tensor& x) { return tensors * static_cast<double>(x.bytes()); }
+
+}  // namespace
 
 Var router_input(Context& context, const Var& x, double jitter, uint64_t site, int64_t first_row) {
+  const ProfileRegion region(kNoScope, "router input forward", 0, traffic(2, x.value()));
   const double epsilon = context.training ? jitter : 0.0;
   const RngKey key = context.key(RngPurpose::jitter, site);
   Tensor y = Tensor::empty(x.shape(), master_dtype(x.value().dtype()), context.device());
@@ -15,6 +23,7 @@ Var router_input(Context& context, const Var& x, double jitter, uint64_t site, i
     context.tape->record(
         [stream = context.stream, dx = x.slot(), dy = output.slot(), epsilon, key, first_row] {
           if (!dy->is_set()) return;
+          const ProfileRegion region("router input backward", 0, traffic(3, dy->gradient()));
           auto [d_x, accum] = dx->target();
           kernels::jitter_cast(stream, d_x, accum, dy->gradient(), epsilon, key, first_row);
         });
@@ -43,6 +52,7 @@ std::shared_ptr<Routing> decide(Context& context, const Router& router, const Te
 }  // namespace
 
 Routed route(Context& context, const Router& router, const Var& logits, RouterInput input) {
+  const ProfileRegion region(kNoScope, "route forward", 0, traffic(2, logits.value()));
   const Shape shape = logits.shape();
   const DType dtype = logits.value().dtype();
   Tensor probabilities = Tensor::empty(shape, dtype, context.device());
@@ -55,6 +65,7 @@ Routed route(Context& context, const Router& router, const Var& logits, RouterIn
   if (context.records(routed.gate)) {
     context.tape->record([stream = context.stream, &router, routing = routed.routing,
                           d_logits = logits.slot(), gate = routed.gate.slot()] {
+      const ProfileRegion region("route backward", 0, traffic(3, routing->input.probabilities));
       const Tensor& probabilities = routing->input.probabilities;
       const Tensor& log_z = routing->input.log_z;
       Tensor d_probabilities =
@@ -80,13 +91,16 @@ Routed route(Context& context, const Router& router, const Var& logits, RouterIn
 }
 
 Var dispatch(Context& context, const Var& x, const RoutingPlan& plan) {
+  ProfileRegion region(kNoScope, "dispatch forward");
   Tensor rows = Tensor::empty({plan.rows, x.value().size(1)}, x.value().dtype(), context.device());
+  region.add(0, traffic(2, rows));
   kernels::dispatch_forward(context.stream, rows, x.value(), plan.row_token);
   Var output = context.output(std::move(rows), {&x});
   if (context.records(output)) {
     context.tape->record(
         [stream = context.stream, dx = x.slot(), row_of = plan.row_of, dy = output.slot()] {
           if (!dy->is_set()) return;
+          const ProfileRegion region("dispatch backward", 0, traffic(3, dy->gradient()));
           auto [d_x, accum] = dx->target();
           kernels::dispatch_backward(stream, d_x, accum, dy->gradient(), row_of);
         });
@@ -97,6 +111,7 @@ Var dispatch(Context& context, const Var& x, const RoutingPlan& plan) {
 Var expert_dropout(Context& context, const Var& hidden, double rate, uint64_t site,
                    const RoutingPlan& plan, int64_t first_token) {
   if (!context.training || rate == 0) return hidden;
+  const ProfileRegion region(kNoScope, "expert dropout forward", 0, traffic(2, hidden.value()));
   Tensor row_index = Tensor::empty({plan.rows}, DType::i32);
   const int32_t* row_of = plan.row_of.data<int32_t>();
   auto* index = row_index.data<int32_t>();
@@ -113,6 +128,7 @@ Var expert_dropout(Context& context, const Var& hidden, double rate, uint64_t si
     context.tape->record([stream = context.stream, dx = hidden.slot(), dy = output.slot(),
                           row_index, rate, key, first_row] {
       if (!dy->is_set()) return;
+      const ProfileRegion region("expert dropout backward", 0, traffic(2, dy->gradient()));
       auto [d_x, accum] = dx->target();
       kernels::row_dropout(stream, d_x, accum, dy->gradient(), row_index, rate, key, first_row);
     });
@@ -122,6 +138,7 @@ Var expert_dropout(Context& context, const Var& hidden, double rate, uint64_t si
 
 Var combine(Context& context, const Var& rows, const Var& gate, const RoutingPlan& plan,
             const Var& dropped) {
+  const ProfileRegion region(kNoScope, "combine forward", 0, traffic(2, rows.value()));
   Tensor y =
       Tensor::empty({plan.tokens, rows.value().size(1)}, rows.value().dtype(), context.device());
   kernels::combine_forward(context.stream, y, rows.value(), gate.value(), plan.row_of,
@@ -131,6 +148,7 @@ Var combine(Context& context, const Var& rows, const Var& gate, const RoutingPla
     context.tape->record([stream = context.stream, rows, gate, dropped, row_of = plan.row_of,
                           row_token = plan.row_token, dy = output.slot()] {
       if (!dy->is_set()) return;
+      const ProfileRegion region("combine backward", 0, traffic(3, rows.value()));
       Tensor d_rows = Tensor::empty(rows.shape(), rows.value().dtype(), stream.device);
       Tensor d_gate = Tensor::empty(gate.shape(), gate.value().dtype(), stream.device);
       GradientSlot::Target d_dropped{{}, Accum::write};

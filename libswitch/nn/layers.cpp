@@ -1,5 +1,6 @@
 #include "libswitch/nn/layers.h"
 
+#include "libswitch/base/profile.h"
 #include "libswitch/ops/activation.h"
 #include "libswitch/ops/attention.h"
 #include "libswitch/ops/linear.h"
@@ -8,6 +9,17 @@ namespace sw {
 namespace {
 
 Var weight(const Parameter* parameter) { return parameter->var(); }
+
+// Products under the name they have in profiles.
+Var linear(Context& context, const Var& x, const Parameter* w, const char* name) {
+  const ProfileScope scope(name);
+  return ops::linear(context, x, weight(w));
+}
+Var expert_linear(Context& context, const Var& x, const Parameter* w, const Tensor& offsets,
+                  const char* name) {
+  const ProfileScope scope(name);
+  return ops::expert_linear(context, x, weight(w), offsets);
+}
 
 int64_t rows_per_mask(const ModelConfig& config, int64_t length) {
   return config.conventions.dropout_shared_over_length ? length : 1;
@@ -19,9 +31,12 @@ Var AttentionLayer::forward(Context& context, const ModelConfig& config, const V
                             const Var& keys, const Var& bias, const Tensor& query_segments,
                             const Tensor& key_segments, int64_t batch, int64_t query_length,
                             int64_t key_length, bool causal) const {
-  const Var queries = ops::linear(context, x, weight(q));    // [B·T, H·Dkv]
-  const Var k_rows = ops::linear(context, keys, weight(k));  // [B·S, H·Dkv]
-  const Var v_rows = ops::linear(context, keys, weight(v));  // [B·S, H·Dkv]
+  const Var queries = linear(context, x, q, "attention.q");    // [B·T, H·Dkv]
+  const Var k_rows = linear(context, keys, k, "attention.k");  // [B·S, H·Dkv]
+  const Var v_rows = linear(context, keys, v, "attention.v");  // [B·S, H·Dkv]
+  const ProfileScope scope(causal           ? "attention.decoder"
+                           : bias.defined() ? "attention.encoder"
+                                            : "attention.cross");
   kernels::AttentionParams params;
   params.batch = batch, params.heads = config.heads, params.head_dim = config.d_kv;
   params.query_length = query_length, params.key_length = key_length, params.causal = causal;
@@ -31,19 +46,20 @@ Var AttentionLayer::forward(Context& context, const ModelConfig& config, const V
   params.share_over_queries = config.conventions.dropout_shared_over_length;
   const Var mixed =
       ops::attention(context, queries, k_rows, v_rows, bias, query_segments, key_segments, params);
-  const Var out = ops::linear(context, mixed, weight(o));  // [B·T, D]
+  const Var out = linear(context, mixed, o, "attention.o");  // [B·T, D]
   return ops::dropout(context, out, config.dropout, site(ordinal, Site::sublayer_output),
                       context.first_row * query_length, rows_per_mask(config, query_length));
 }
 
 Var FeedForwardLayer::forward(Context& context, const ModelConfig& config, const Var& x,
                               int64_t length) const {
-  Var hidden = ops::linear(context, x, weight(wi));  // [N, F]
-  hidden = gate != nullptr ? ops::geglu(context, hidden, ops::linear(context, x, weight(gate)))
+  const ProfileScope scope("ffn");
+  Var hidden = linear(context, x, wi, "ffn.wi");  // [N, F]
+  hidden = gate != nullptr ? ops::geglu(context, hidden, linear(context, x, gate, "ffn.wi"))
                            : ops::relu(context, hidden);
   hidden = ops::dropout(context, hidden, config.dropout, site(ordinal, Site::hidden),
                         context.first_row * length, rows_per_mask(config, length));
-  const Var out = ops::linear(context, hidden, weight(wo));  // [N, D]
+  const Var out = linear(context, hidden, wo, "ffn.wo");  // [N, D]
   return ops::dropout(context, out, config.dropout, site(ordinal, Site::sublayer_output),
                       context.first_row * length, rows_per_mask(config, length));
 }
@@ -51,12 +67,13 @@ Var FeedForwardLayer::forward(Context& context, const ModelConfig& config, const
 SwitchLayer::Output SwitchLayer::forward(Context& context, const ModelConfig& config, const Var& x,
                                          const ModelInput& input, const Tensor& nonpadding,
                                          int64_t nonpadding_total, int64_t length) const {
+  const ProfileScope scope("experts");
   const int64_t first_token = context.first_row * length;
   Var router_x =
       ops::dropout(context, x, config.input_dropout, site(ordinal, Site::router), first_token, 1);
   router_x = ops::router_input(context, router_x, config.jitter, site(ordinal, Site::router_input),
                                first_token);
-  Var logits = ops::linear(context, router_x, weight(router_weight));  // [N, E]
+  Var logits = linear(context, router_x, router_weight, "router");  // [N, E]
   if (router_bias != nullptr) logits = ops::add_bias(context, logits, weight(router_bias));
 
   RouterInput routing_input;
@@ -70,15 +87,15 @@ SwitchLayer::Output SwitchLayer::forward(Context& context, const ModelConfig& co
   const ops::Routed routed = ops::route(context, *router, logits, std::move(routing_input));
   const RoutingPlan& plan = routed.routing->plan;
 
-  const Var rows = ops::dispatch(context, x, plan);                          // [R, D]
-  Var hidden = ops::expert_linear(context, rows, weight(wi), plan.offsets);  // [R, F]
+  const Var rows = ops::dispatch(context, x, plan);                           // [R, D]
+  Var hidden = expert_linear(context, rows, wi, plan.offsets, "experts.wi");  // [R, F]
   hidden = gate != nullptr
                ? ops::geglu(context, hidden,
-                            ops::expert_linear(context, rows, weight(gate), plan.offsets))
+                            expert_linear(context, rows, gate, plan.offsets, "experts.wi"))
                : ops::relu(context, hidden);
   hidden = ops::expert_dropout(context, hidden, config.expert_dropout, site(ordinal, Site::hidden),
                                plan, first_token);
-  const Var out = ops::expert_linear(context, hidden, weight(wo), plan.offsets);  // [R, D]
+  const Var out = expert_linear(context, hidden, wo, plan.offsets, "experts.wo");  // [R, D]
   const bool keep_input = config.conventions.dropped_gate == DroppedGate::kept;
   const Var y = ops::combine(context, out, routed.gate, plan, keep_input ? x : Var());  // [N, D]
   return {ops::dropout(context, y, config.dropout, site(ordinal, Site::sublayer_output),

@@ -1,41 +1,54 @@
 #include "libswitch/ops/activation.h"
 
+#include "libswitch/base/profile.h"
 #include "libswitch/kernels/elementwise.h"
 
 namespace sw::ops {
+namespace {
+
+// `tensors` of x's size are read or written.
+double traffic(int tensors, const Tensor& x) { return tensors * static_cast<double>(x.bytes()); }
+
+}  // namespace
 
 Var relu(Context& context, const Var& x) {
+  const ProfileRegion region("relu forward", 0, traffic(2, x.value()));
   Tensor y = x.value();
   kernels::relu_forward(context.stream, y, x.value());
   Var output = context.output(y, {&x});
   if (context.records(output)) {
-    context.tape->record([stream = context.stream, dx = x.slot(), y, dy = output.slot()] {
-      if (!dy->is_set()) return;
-      if (Tensor gradient = dx->is_set() ? Tensor() : dy->take_unshared(); gradient.defined()) {
-        // Nobody else reads d_y: mask it where it lies.
-        kernels::relu_backward(stream, gradient, Accum::write, y, gradient);
-        dx->adopt(stream, gradient);
-      } else {
-        auto [d_x, accum] = dx->target();
-        kernels::relu_backward(stream, d_x, accum, y, dy->gradient());
-      }
-    });
+    context.tape->record(
+        [stream = context.stream, dx = x.slot(), y, dy = output.slot(), scope = profile_scope()] {
+          if (!dy->is_set()) return;
+          const ProfileRegion region(scope, "relu backward", 0, traffic(3, y));
+          if (Tensor gradient = dx->is_set() ? Tensor() : dy->take_unshared(); gradient.defined()) {
+            // Nobody else reads d_y: mask it where it lies.
+            kernels::relu_backward(stream, gradient, Accum::write, y, gradient);
+            dx->adopt(stream, gradient);
+          } else {
+            auto [d_x, accum] = dx->target();
+            kernels::relu_backward(stream, d_x, accum, y, dy->gradient());
+          }
+        });
   }
   return output;
 }
 
 Var geglu(Context& context, const Var& a, const Var& b) {
+  const ProfileRegion region("geglu forward", 0, traffic(3, a.value()));
   Tensor y = Tensor::empty(a.shape(), a.value().dtype(), context.device());
   kernels::geglu_forward(context.stream, y, a.value(), b.value());
   Var output = context.output(std::move(y), {&a, &b});
   if (context.records(output)) {
-    context.tape->record([stream = context.stream, a, b, dy = output.slot()] {
-      if (!dy->is_set()) return;
-      auto [d_a, accum_a] = a.slot()->target();
-      auto [d_b, accum_b] = b.slot()->target();
-      kernels::geglu_backward(stream, d_a, accum_a, d_b, accum_b, a.value(), b.value(),
-                              dy->gradient());
-    });
+    context.tape->record(
+        [stream = context.stream, a, b, dy = output.slot(), scope = profile_scope()] {
+          if (!dy->is_set()) return;
+          const ProfileRegion region(scope, "geglu backward", 0, traffic(5, a.value()));
+          auto [d_a, accum_a] = a.slot()->target();
+          auto [d_b, accum_b] = b.slot()->target();
+          kernels::geglu_backward(stream, d_a, accum_a, d_b, accum_b, a.value(), b.value(),
+                                  dy->gradient());
+        });
   }
   return output;
 }
@@ -43,14 +56,17 @@ Var geglu(Context& context, const Var& a, const Var& b) {
 Var dropout(Context& context, const Var& x, double rate, uint64_t site, int64_t first_row,
             int64_t rows_per_mask) {
   if (!context.training || rate == 0) return x;
+  const ProfileRegion region("dropout forward", 0, traffic(2, x.value()));
   const kernels::DropoutParams params{rate, context.key(RngPurpose::dropout, site), first_row,
                                       rows_per_mask};
   Tensor y = Tensor::empty(x.shape(), x.value().dtype(), context.device());
   kernels::dropout(context.stream, y, Accum::write, x.value(), params);
   Var output = context.output(std::move(y), {&x});
   if (context.records(output)) {
-    context.tape->record([stream = context.stream, dx = x.slot(), dy = output.slot(), params] {
+    context.tape->record([stream = context.stream, dx = x.slot(), dy = output.slot(), params,
+                          scope = profile_scope()] {
       if (!dy->is_set()) return;
+      const ProfileRegion region(scope, "dropout backward", 0, traffic(2, dy->gradient()));
       auto [d_x, accum] = dx->target();
       kernels::dropout(stream, d_x, accum, dy->gradient(), params);
     });

@@ -1,20 +1,26 @@
 #include "libswitch/ops/embedding.h"
 
+#include "libswitch/base/profile.h"
 #include "libswitch/kernels/embedding.h"
 
 namespace sw::ops {
 
 Var embedding(Context& context, const Var& table, const Tensor& ids) {
+  const double rows_bytes = static_cast<double>(ids.elements() * table.value().size(1) *
+                                                element_bytes(table.value().dtype()));
+  const ProfileRegion region("embedding forward", 0, 2 * rows_bytes);
   Tensor y = Tensor::empty({ids.elements(), table.value().size(1)}, table.value().dtype(),
                            context.device());
   kernels::embedding_forward(context.stream, y, table.value(), ids);
   Var output = context.output(std::move(y), {&table});
   if (context.records(output)) {
-    context.tape->record([stream = context.stream, table = table.slot(), ids, dy = output.slot()] {
-      if (!dy->is_set()) return;
-      auto [d_table, accum] = table->target();
-      kernels::embedding_backward(stream, d_table, accum, dy->gradient(), ids);
-    });
+    context.tape->record(
+        [stream = context.stream, table = table.slot(), ids, dy = output.slot(), rows_bytes] {
+          if (!dy->is_set()) return;
+          const ProfileRegion region("embedding backward", 0, 3 * rows_bytes);
+          auto [d_table, accum] = table->target();
+          kernels::embedding_backward(stream, d_table, accum, dy->gradient(), ids);
+        });
   }
   return output;
 }
@@ -28,6 +34,13 @@ kernels::CrossEntropySums cross_entropy(Context& context, const Var& hidden, con
            internal, "cross_entropy: hidden {}, table {}, targets {}", hidden.shape().str(),
            table.shape().str(), targets.shape().str());
   const bool records = context.tape != nullptr && hidden.needs_gradient();
+  // Forward and, when recording, both gradients in one pass: three products.
+  const double products = records ? 3 : 1;
+  const ProfileRegion region(
+      "cross-entropy",
+      2 * products * static_cast<double>(hidden.value().elements()) *
+          static_cast<double>(table.value().size(0)),
+      products * static_cast<double>(hidden.value().bytes() + table.value().bytes()));
   Tensor d_hidden, d_table;
   Accum accum = Accum::write;
   if (records) {

@@ -1,5 +1,6 @@
 #include "libswitch/ops/norm.h"
 
+#include "libswitch/base/profile.h"
 #include "libswitch/kernels/norm.h"
 
 namespace sw::ops {
@@ -9,6 +10,8 @@ ResidualNorm residual_norm(Context& context, const Var& residual, const Var& bra
   const int64_t rows = residual.value().size(0), width = residual.value().size(1);
   const DType dtype = residual.value().dtype();
   check_tensor("residual_norm", "scale", scale.value(), {width}, master_dtype(dtype));
+  const auto tensor_bytes = static_cast<double>(residual.value().bytes());
+  const ProfileRegion region("norm forward", 0, (branch.defined() ? 4 : 2) * tensor_bytes);
   Tensor normed = Tensor::empty({rows, width}, dtype, context.device());
   Tensor inv_rms = Tensor::empty({rows}, master_dtype(dtype), context.device());
   Tensor sum;
@@ -27,7 +30,8 @@ ResidualNorm residual_norm(Context& context, const Var& residual, const Var& bra
     context.tape->record([stream = context.stream, residual = residual.slot(),
                           branch = branch.slot(), has_branch = branch.defined(),
                           scale_value = scale.value(), scale_slot = scale.slot(), row_mask, inv_rms,
-                          sum = out.residual, d_normed = out.normed.slot()] {
+                          sum = out.residual, d_normed = out.normed.slot(), tensor_bytes] {
+      const ProfileRegion region("norm backward", 0, (has_branch ? 4 : 3) * tensor_bytes);
       const bool later = has_branch && sum.slot() && sum.slot()->is_set();
       if (!d_normed->is_set() && !later) return;
       const Tensor d_later = later ? sum.slot()->gradient() : Tensor();

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/profile.h"
 #include "libswitch/train/gradient_tree.h"
 
 namespace sw {
@@ -15,6 +16,7 @@ ForwardResult run_forward(const ShardForward& forward, Context& context, const M
 }
 
 StepResult observe(const Model& model, const ModelInput& input, const ForwardResult& result) {
+  const ProfileRegion region("router statistics");
   StepResult out;
   out.loss = result.loss;
   out.cross_entropy = result.cross_entropy;
@@ -38,6 +40,14 @@ void add_observations(StepResult& left, const StepResult& right) {
   left.correct += right.correct;
   left.tokens += right.tokens;
   for (size_t i = 0; i < left.layers.size(); ++i) left.layers[i].merge(right.layers[i]);
+}
+
+double parameter_bytes(const Model& model) {
+  double sum = 0;
+  for (const auto& parameter : model.parameters()) {
+    sum += static_cast<double>(parameter->master().bytes());
+  }
+  return sum;
 }
 
 using Observations = SumTree<StepResult, decltype(&add_observations)>;
@@ -64,6 +74,19 @@ void StepConfig::check_rows(int64_t rows) const {
            rows, canonical_ranks, accumulate, canonical_ranks * accumulate);
 }
 
+namespace {
+
+// Part number `part` of `parts` as the model reads it.
+ModelInput part_of_batch(const TokenRows& batch, const Conventions& conventions, int64_t parts,
+                         int64_t part, const RealTokens& whole) {
+  const ProfileRegion region("batch preparation");
+  const int64_t rows = batch.rows / parts;
+  return make_model_input(slice_rows(batch, part * rows, (part + 1) * rows), conventions, parts,
+                          part, &whole);
+}
+
+}  // namespace
+
 TokenRows slice_rows(const TokenRows& batch, int64_t begin, int64_t end) {
   TokenRows part = batch;
   part.rows = end - begin;
@@ -85,7 +108,6 @@ StepResult compute_gradients(Model& model, const TokenRows& batch, int64_t step,
                              const std::function<void()>& poll) {
   config.check_rows(batch.rows);
   const int64_t parts = config.canonical_ranks * config.accumulate;
-  const int64_t rows = batch.rows / parts;
   const RealTokens whole = count_real_tokens(batch);
   ForwardOptions options;
   options.recompute = config.recompute;
@@ -98,8 +120,7 @@ StepResult compute_gradients(Model& model, const TokenRows& batch, int64_t step,
     for (int64_t micro = 0; micro < config.accumulate; ++micro) {
       if (poll && shard + micro > 0) poll();
       const int64_t part = shard * config.accumulate + micro;
-      const ModelInput input = make_model_input(slice_rows(batch, part * rows, (part + 1) * rows),
-                                                model.config().conventions, parts, part, &whole);
+      const ModelInput input = part_of_batch(batch, model.config().conventions, parts, part, whole);
       Tape tape;
       Context context;
       context.training = true;
@@ -122,12 +143,21 @@ StepResult compute_gradients(Model& model, const TokenRows& batch, int64_t step,
         add_observations(shard_sum, observed);
       }
     }
-    gradients.push();
+    {
+      const ProfileRegion region("gradient tree");
+      gradients.push();
+    }
     observations.push(std::move(shard_sum));
   }
-  gradients.finish();
   StepResult result = observations.finish();
-  result.grad_norm = gradient_norm(model);
+  {
+    const ProfileRegion region("gradient tree");
+    gradients.finish();
+  }
+  {
+    const ProfileRegion region("gradient norm", 0, parameter_bytes(model));
+    result.grad_norm = gradient_norm(model);
+  }
   if (!std::isfinite(result.grad_norm)) {
     result.finite = false;
     result.fault = "gradient is not finite";
@@ -141,7 +171,11 @@ StepResult training_step(Model& model, Optimizer& optimizer, const TokenRows& ba
                          double learning_rate, const StepConfig& config,
                          const ShardForward& forward, const std::function<void()>& poll) {
   StepResult result = compute_gradients(model, batch, step, config, forward, poll);
-  if (result.finite) optimizer.apply(learning_rate, step, result.gradient_scale);
+  if (result.finite) {
+    // Gradient and weight are read twice and the weight is written: means come before the update.
+    const ProfileRegion region("optimizer", 0, 5 * parameter_bytes(model));
+    optimizer.apply(learning_rate, step, result.gradient_scale);
+  }
   return result;
 }
 
@@ -150,11 +184,9 @@ StepResult evaluate_batch(const Model& model, const TokenRows& batch, int64_t sh
   SW_CHECK(shards >= 1 && batch.rows % shards == 0, usage,
            "evaluation: {} rows cannot be cut into {} equal shards", batch.rows, shards);
   const RealTokens whole = count_real_tokens(batch);
-  const int64_t rows = batch.rows / shards;
   Observations observations(&add_observations);
   for (int64_t shard = 0; shard < shards; ++shard) {
-    const ModelInput input = make_model_input(slice_rows(batch, shard * rows, (shard + 1) * rows),
-                                              model.config().conventions, shards, shard, &whole);
+    const ModelInput input = part_of_batch(batch, model.config().conventions, shards, shard, whole);
     Context context;
     observations.push(observe(model, input, run_forward(forward, context, model, input, {})));
   }
