@@ -1,0 +1,336 @@
+// sw-bench: the speed of whole training steps on this machine, and where their time goes.
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "libswitch/base/error.h"
+#include "libswitch/base/file.h"
+#include "libswitch/base/log.h"
+#include "libswitch/base/parallel.h"
+#include "libswitch/base/profile.h"
+#include "libswitch/base/rng.h"
+#include "libswitch/base/timer.h"
+#include "libswitch/data/dataset.h"
+#include "libswitch/data/shard_writer.h"
+#include "libswitch/kernels/cpu/matmul_peak.h"
+#include "libswitch/nn/model_options.h"
+#include "libswitch/tensor/allocator.h"
+#include "libswitch/train/optimizer.h"
+#include "libswitch/train/options.h"
+#include "libswitch/train/step.h"
+#include "tools/tool.h"
+
+namespace sw {
+namespace {
+
+struct Options {
+  ModelOptions model;
+  int64_t batch = 8, steps = 7, warmup = 2;
+  std::optional<int64_t> input_length, target_length;
+  std::string dtype = "auto", optimizer = "adafactor", recompute = "none";
+  int64_t canonical_ranks = 1, accumulate = 1;
+  uint64_t seed = 0;
+};
+
+ToolDescription description() {
+  ToolDescription tool;
+  tool.name = "sw-bench";
+  tool.summary = "the speed of training steps on this machine, and where their time goes";
+  tool.usage = {"--preset P [--batch ROWS] [--input-length S] [--target-length T] [OPTION...]"};
+  tool.examples = {"sw-bench --preset mini --experts 0",
+                   "sw-bench --preset mini --json | jq .share_of_peak"};
+  tool.description =
+      "Runs whole training steps on random text: span corruption, forward and backward pass, "
+      "optimizer. The median step is reported, with a table of its operations by time.\n\n"
+      "The share of peak counts the products of a forward pass three times, without recomputation, "
+      "against the best that oneDNN's own large products reach in the same process. Shares of "
+      "single operations count what they compute, with the same peak. GB/s counts every operand "
+      "once, as if caches held nothing.\n\n"
+      "Presets narrower than 512 are measured at 256/64 positions and 8192 tokens of vocabulary, "
+      "others at 512/114 and 32128, unless told otherwise.";
+  tool.prints_results = true;
+  tool.memory_hint = "lower --batch, or give --accumulate or --recompute full";
+  tool.see_also = {"sw-pretrain(1)", "sw-plan(1)"};
+  return tool;
+}
+
+void declare(OptionRegistry& registry, Options& o) {
+  registry.group("bench", "Measurement");
+  registry.add("steps", &o.steps).range(1, 1000000).help("steps measured; the median is reported");
+  registry.add("warmup", &o.warmup).range(0, 1000).help("steps before these");
+  registry.group("train", "Training");
+  registry.add("batch", &o.batch).range(1, 1 << 20).unit("rows").help("rows of a step");
+  registry.add("input-length", &o.input_length)
+      .range(2, 1 << 20)
+      .unit("tokens")
+      .default_text("256 or 512, by width")
+      .help("positions of the encoder");
+  registry.add("target-length", &o.target_length)
+      .range(1, 1 << 20)
+      .unit("tokens")
+      .default_text("64 or 114, by width")
+      .help("positions of the decoder");
+  registry.add_choice("dtype", &o.dtype, {"auto", "fp32", "bf16"})
+      .help("precision of activations and products")
+      .details("auto is bf16 where the processor multiplies it (AVX512-BF16 or AMX), else fp32.");
+  registry.add_choice("recompute", &o.recompute, {"none", "layer", "full"})
+      .help("compute activations again instead of keeping them");
+  registry.add_choice("optimizer", &o.optimizer, {"adafactor", "adamw"}).help("update rule");
+  registry.add("canonical-ranks", &o.canonical_ranks)
+      .range(1, 1 << 20)
+      .advanced()
+      .help("shards whose gradients are summed in one tree; a power of two");
+  registry.add("accumulate", &o.accumulate)
+      .range(1, 1 << 20)
+      .advanced()
+      .help("micro-batches of a shard");
+  registry.add("seed", &o.seed).advanced().help("of weights, text and noise");
+  declare_model_options(registry, o.model);
+}
+
+struct Plan {
+  ModelConfig model;
+  StepConfig step;
+  DType compute = DType::f32;
+  int64_t rows = 0, input_length = 0, target_length = 0;
+  double flops = 0;  // of a step: three forward passes
+};
+
+Plan make_plan(const Options& o) {
+  SW_CHECK(!o.model.preset.empty(), usage, "no model; give --preset, mini for example");
+  Plan plan;
+  plan.model = o.model.resolve();
+  const bool narrow = plan.model.d_model < 512;
+  if (plan.model.vocab_size == 0) plan.model.vocab_size = narrow ? 8192 : 32128;
+  plan.model.validate();
+  SW_CHECK(plan.model.vocab_size >= 256, usage,
+           "vocab size: {}, expected at least 256 (100 are sentinels)", plan.model.vocab_size);
+  plan.rows = o.batch;
+  plan.input_length = o.input_length.value_or(narrow ? 256 : 512);
+  plan.target_length = o.target_length.value_or(narrow ? 64 : 114);
+  plan.compute = compute_dtype(o.dtype);
+  plan.step.canonical_ranks = o.canonical_ranks;
+  plan.step.accumulate = o.accumulate;
+  plan.step.recompute = recompute_from(o.recompute);
+  plan.step.seed = o.seed;
+  plan.step.check_rows(plan.rows);
+  plan.flops = 3 * forward_flops(plan.model, plan.input_length, plan.target_length) *
+               static_cast<double>(plan.rows);
+  // Weights and gradients in f32 are the least that a step needs.
+  const double least = 8.0 * static_cast<double>(count_parameters(plan.model).total);
+  const double memory =
+      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  SW_CHECK(least < memory, usage,
+           "preset {}: weights and gradients alone take {:.1f} GB and this machine has {:.1f} GB; "
+           "take a smaller model or fewer --experts",
+           o.model.preset, least * 1e-9, memory * 1e-9);
+  return plan;
+}
+
+// A shard of random tokens under the temporary folder, gone with this object.
+class RandomText {
+ public:
+  RandomText(int64_t vocab_size, int64_t tokens, uint64_t seed) {
+    std::string name = (std::filesystem::temp_directory_path() / "sw-bench-XXXXXX").string();
+    SW_CHECK(mkdtemp(name.data()) != nullptr, cannot_create, "{}: cannot be created", name);
+    folder_ = name;
+    ShardHeader header;
+    header.vocab_size = static_cast<uint32_t>(vocab_size);
+    header.token_bytes = vocab_size <= 65536 ? 2 : 4;
+    header.json = "{}";
+    AtomicFile file(path());
+    ShardWriter writer(
+        [&](const void* data, size_t n) { write_all(file.fd(), data, n, path().string()); },
+        std::move(header));
+    RngStream rng(rng_key(seed, RngPurpose::test));
+    const auto pieces = static_cast<uint64_t>(vocab_size - 100 - 3);
+    std::vector<int32_t> document(static_cast<size_t>(tokens));
+    for (int32_t& token : document) token = static_cast<int32_t>(3 + rng.below(pieces));
+    writer.append(document);
+    writer.finish();
+    file.commit();
+  }
+  ~RandomText() {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+  RandomText(const RandomText&) = delete;
+  RandomText& operator=(const RandomText&) = delete;
+  std::filesystem::path path() const { return folder_ / "random.swt"; }
+
+ private:
+  std::filesystem::path folder_;
+};
+
+struct MeasuredStep {
+  double seconds = 0;
+  Profile profile;
+};
+
+struct Result {
+  MeasuredStep median;
+  double fastest = 0, slowest = 0;  // seconds
+  double peak_flops = 0;            // a second
+  int64_t resident_bytes = 0, tensor_bytes = 0;
+};
+
+int64_t peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+// Floating-point operations a second.
+double measure_peak(DType dtype) { return 1e9 * kernels::cpu::measure_matmul_peak(dtype); }
+
+Result measure(const Plan& plan, const Options& o) {
+  DatasetOptions data;
+  data.input_length = plan.input_length;
+  data.target_length = plan.target_length;
+  data.seed = o.seed;
+  const int64_t window = window_lengths(plan.input_length).tokens;
+  const RandomText text(plan.model.vocab_size, std::max<int64_t>(100 * window, 1 << 18), o.seed);
+  const Dataset dataset({{text.path(), 1.0}}, data);
+
+  Result result;
+  result.peak_flops = measure_peak(plan.compute);
+  Model model(plan.model, plan.compute, {});
+  model.initialize(o.seed);
+  OptimizerConfig optimizer_config;
+  optimizer_config.kind = optimizer_kind(o.optimizer);
+  const auto optimizer = make_optimizer(optimizer_config, model);
+
+  Batch batch;
+  std::vector<MeasuredStep> steps;
+  for (int64_t step = 0; step < o.warmup + o.steps; ++step) {
+    MeasuredStep measured;
+    {
+      const ProfileRecording recording(measured.profile);
+      const Timer timer;
+      {
+        const ProfileRegion region("span corruption");
+        dataset.fill(static_cast<uint64_t>(step * plan.rows), plan.rows, batch);
+      }
+      TokenRows rows;
+      rows.rows = batch.rows;
+      rows.input_length = batch.input_length, rows.target_length = batch.target_length;
+      rows.inputs = batch.inputs, rows.targets = batch.targets;
+      const StepResult done = training_step(model, *optimizer, rows, step, 1e-3, plan.step);
+      measured.seconds = timer.seconds();
+      SW_CHECK(done.finite, diverged, "step {}: {}", step, done.fault);
+    }
+    log::debug("step {}: {:.3f} s", step, measured.seconds);
+    if (step >= o.warmup) steps.push_back(std::move(measured));
+  }
+  std::sort(steps.begin(), steps.end(),
+            [](const MeasuredStep& a, const MeasuredStep& b) { return a.seconds < b.seconds; });
+  result.fastest = steps.front().seconds;
+  result.slowest = steps.back().seconds;
+  result.median = std::move(steps[(steps.size() - 1) / 2]);
+  // Other work on the machine and its clock change in the meantime: the better figure is the peak.
+  result.peak_flops = std::max(result.peak_flops, measure_peak(plan.compute));
+  result.resident_bytes = peak_resident_bytes();
+  result.tensor_bytes = allocator_stats().peak_bytes;
+  return result;
+}
+
+double per_second(double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; }
+
+std::string json_text(const Options& o, const Plan& plan, const Result& result) {
+  const double seconds = result.median.seconds;
+  const auto positions = static_cast<double>(plan.rows * (plan.input_length + plan.target_length));
+  const double rate = plan.flops / seconds;
+  nlohmann::ordered_json json = {{"preset", o.model.preset},
+                                 {"experts", plan.model.experts},
+                                 {"parameters", count_parameters(plan.model).total},
+                                 {"dtype", compute_dtype_option(plan.compute)},
+                                 {"device", "cpu"},
+                                 {"threads", num_threads()},
+                                 {"batch", plan.rows},
+                                 {"input_length", plan.input_length},
+                                 {"target_length", plan.target_length},
+                                 {"vocab_size", plan.model.vocab_size},
+                                 {"recompute", o.recompute},
+                                 {"steps", o.steps},
+                                 {"step_seconds", seconds},
+                                 {"step_seconds_fastest", result.fastest},
+                                 {"step_seconds_slowest", result.slowest},
+                                 {"tokens_per_second", positions / seconds},
+                                 {"gflops", rate * 1e-9},
+                                 {"peak_gflops", result.peak_flops * 1e-9},
+                                 {"share_of_peak", rate / result.peak_flops},
+                                 {"peak_memory_bytes", result.resident_bytes},
+                                 {"peak_tensor_bytes", result.tensor_bytes}};
+  auto ops = nlohmann::ordered_json::array();
+  for (const ProfileEntry& op : result.median.profile.entries()) {
+    ops.push_back({{"name", op.name},
+                   {"seconds", op.seconds},
+                   {"gflops", per_second(op.flops, op.seconds) * 1e-9},
+                   {"calls", op.calls},
+                   {"share_of_step", op.seconds / seconds},
+                   {"share_of_peak", per_second(op.flops, op.seconds) / result.peak_flops},
+                   {"gigabytes_per_second", per_second(op.bytes, op.seconds) * 1e-9}});
+  }
+  json["ops"] = ops;
+  json["unaccounted_seconds"] = seconds - result.median.profile.seconds();
+  return json.dump() + "\n";
+}
+
+std::string table_text(const Options& o, const Plan& plan, const Result& result) {
+  const double seconds = result.median.seconds;
+  const auto positions = static_cast<double>(plan.rows * (plan.input_length + plan.target_length));
+  std::string out = fmt::format(
+      "{}, {} experts, {:.1f} M parameters | {} on cpu, {} threads | {} x {}/{} positions\n"
+      "step {:.1f} ms, median of {} ({:.1f} to {:.1f}) | {:.0f} tokens/s\n"
+      "{:.1f} GFLOP/s, {:.1f} % of the peak of {:.1f} | {:.2f} GB resident, {:.2f} GB in tensors\n",
+      o.model.preset, plan.model.experts,
+      static_cast<double>(count_parameters(plan.model).total) * 1e-6,
+      compute_dtype_option(plan.compute), num_threads(), plan.rows, plan.input_length,
+      plan.target_length, seconds * 1e3, o.steps, result.fastest * 1e3, result.slowest * 1e3,
+      positions / seconds, plan.flops / seconds * 1e-9,
+      100 * plan.flops / seconds / result.peak_flops, result.peak_flops * 1e-9,
+      static_cast<double>(result.resident_bytes) * 1e-9,
+      static_cast<double>(result.tensor_bytes) * 1e-9);
+  out += fmt::format("\n{:<32}{:>6}{:>10}{:>8}{:>9}{:>8}{:>8}\n", "operation", "calls", "ms",
+                     "step %", "GFLOP/s", "peak %", "GB/s");
+  const auto rate = [](double value, double scale) {
+    return value > 0 ? fmt::format("{:.1f}", value * scale) : std::string("-");
+  };
+  for (const ProfileEntry& op : result.median.profile.entries()) {
+    const double flops = per_second(op.flops, op.seconds);
+    out += fmt::format("{:<32}{:>6}{:>10.2f}{:>8.1f}{:>9}{:>8}{:>8}\n", op.name, op.calls,
+                       op.seconds * 1e3, 100 * op.seconds / seconds, rate(flops, 1e-9),
+                       rate(flops, 100 / result.peak_flops),
+                       rate(per_second(op.bytes, op.seconds), 1e-9));
+  }
+  const double rest = seconds - result.median.profile.seconds();
+  out += fmt::format("{:<38}{:>10.2f}{:>8.1f}\n", "unaccounted", rest * 1e3, 100 * rest / seconds);
+  return out;
+}
+
+int bench(const Options& options, ToolRun& run) {
+  const Plan plan = make_plan(options);
+  if (run.common.dry_run) {
+    log::info("{} parameters, {:.1f} GFLOP a step", count_parameters(plan.model).total,
+              plan.flops * 1e-9);
+    return 0;
+  }
+  const Result result = measure(plan, options);
+  write_stdout(run.common.json ? json_text(options, plan, result)
+                               : table_text(options, plan, result));
+  return 0;
+}
+
+}  // namespace
+}  // namespace sw
+
+int main(int argc, char** argv) {
+  return sw::run_tool<sw::Options>(argc, argv, sw::description(), sw::declare, sw::bench);
+}
