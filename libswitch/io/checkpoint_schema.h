@@ -114,7 +114,7 @@ struct RouterTelemetry {
   std::vector<int64_t> step;            // [T]
   std::vector<std::string> layer_name;  // [L], e.g. "encoder/block_001"
   int64_t experts = 0;                  // E
-  std::vector<uint64_t> tokens;         // [T, L, E] tokens sent to an expert and kept
+  std::vector<uint64_t> tokens;         // [T, L, E] choices of an expert, before capacity
   std::vector<float> prob_sum;          // [T, L, E] sum of router probabilities
   std::vector<uint64_t> dropped;        // [T, L]
   std::vector<uint64_t> capacity;       // [T, L] slots an expert had

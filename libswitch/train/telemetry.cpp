@@ -60,7 +60,7 @@ void TelemetryLog::add_router_row(int64_t step, const std::vector<RouterStatisti
     for (int64_t e = 0; e < experts; ++e) {
       const bool real = e < layer.experts;
       const auto at = static_cast<size_t>(e);
-      router.tokens.push_back(real ? static_cast<uint64_t>(layer.kept[at]) : 0);
+      router.tokens.push_back(real ? static_cast<uint64_t>(layer.chosen[at]) : 0);
       router.prob_sum.push_back(real ? static_cast<float>(layer.probability[at]) : 0.0f);
     }
     router.dropped.push_back(static_cast<uint64_t>(layer.dropped_tokens));
