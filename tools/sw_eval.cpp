@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "libswitch/base/error.h"
-#include "libswitch/base/hash.h"
 #include "libswitch/base/log.h"
 #include "libswitch/io/checkpoint_reader.h"
 #include "libswitch/train/checkpoint_state.h"
@@ -70,37 +69,15 @@ void declare(sw::OptionRegistry& r, Options& o) {
       .help("of activations; auto: as in training");
 }
 
-// Lengths and corruption as the checkpoint was trained with.
+// As the checkpoint was trained, but for the lengths that were given.
 sw::DatasetOptions dataset_options(const sw::CheckpointReader& reader, const Options& options) {
-  sw::DataOptions trained;
-  sw::OptionRegistry registry;
-  sw::declare_data_options(registry, trained);
-  registry.apply_toml(reader.meta().config_toml, reader.path().string() + ": /meta/config.toml",
-                      sw::Source::file, sw::UnknownKeys::ignore);
-  sw::DatasetOptions out = trained.dataset_options(0);
+  sw::DatasetOptions out = sw::trained_dataset_options(reader);
   if (options.input_length > 0) {
     out.input_length = options.input_length;
     out.target_length = 0;
   }
   if (options.target_length > 0) out.target_length = options.target_length;
   return out;
-}
-
-void check_vocabulary(const sw::CheckpointReader& reader, const sw::EvalSet& set,
-                      const std::string& name, int64_t rows) {
-  const sw::DataVocabulary& vocabulary = set.vocabulary();
-  std::string expected = reader.meta().tokenizer_sha256;
-  const auto& attributes = reader.meta().attributes;
-  if (const auto it = attributes.find("vocab_sha256"); it != attributes.end()) {
-    if (const auto* text = std::get_if<std::string>(&it->second)) expected = *text;
-  }
-  const std::string got = sw::to_hex(vocabulary.sha256.data(), vocabulary.sha256.size());
-  SW_CHECK(expected.empty() || expected == got, corrupt,
-           "{}: was encoded with another vocabulary ({}...) than the checkpoint's ({}...)", name,
-           got.substr(0, 12), expected.substr(0, 12));
-  SW_CHECK(vocabulary.vocab_size <= rows, corrupt,
-           "{}: has {} ids, but the checkpoint's embedding table {} rows", name,
-           vocabulary.vocab_size, rows);
 }
 
 std::string table(const std::vector<sw::Evaluation>& results) {
@@ -140,11 +117,9 @@ int run(const Options& options, sw::ToolRun& tool) {
   if (options.dtype != "auto") dtype = sw::compute_dtype(options.dtype);
 
   // All data are looked at before the first is evaluated.
-  const int64_t rows = reader.entry("/model/shared/embedding").shape[0];
   std::vector<std::unique_ptr<sw::EvalSet>> sets;
   for (const std::string& name : options.data) {
-    sets.push_back(std::make_unique<sw::EvalSet>(name, dataset, options.max_tokens));
-    check_vocabulary(reader, *sets.back(), name, rows);
+    sets.push_back(sw::open_eval_set(reader, name, dataset, options.max_tokens));
   }
   if (tool.common.dry_run) return 0;
   const auto model = sw::load_model(reader, dtype);

@@ -1,10 +1,51 @@
 #include "libswitch/train/evaluation.h"
 
 #include <algorithm>
+#include <variant>
 
+#include "libswitch/base/error.h"
+#include "libswitch/base/hash.h"
+#include "libswitch/base/options.h"
+#include "libswitch/train/options.h"
 #include "libswitch/train/step.h"
 
 namespace sw {
+namespace {
+
+void check_vocabulary(const CheckpointReader& reader, const DataVocabulary& vocabulary,
+                      const std::string& name) {
+  std::string expected = reader.meta().tokenizer_sha256;
+  const auto& attributes = reader.meta().attributes;
+  if (const auto it = attributes.find("vocab_sha256"); it != attributes.end()) {
+    if (const auto* text = std::get_if<std::string>(&it->second)) expected = *text;
+  }
+  const std::string got = to_hex(vocabulary.sha256.data(), vocabulary.sha256.size());
+  SW_CHECK(expected.empty() || expected == got, corrupt,
+           "{}: was encoded with another vocabulary ({}...) than the checkpoint's ({}...)", name,
+           got.substr(0, 12), expected.substr(0, 12));
+  const int64_t rows = reader.entry("/model/shared/embedding").shape[0];
+  SW_CHECK(vocabulary.vocab_size <= rows, corrupt,
+           "{}: has {} ids, but the checkpoint's embedding table {} rows", name,
+           vocabulary.vocab_size, rows);
+}
+
+}  // namespace
+
+DatasetOptions trained_dataset_options(const CheckpointReader& reader) {
+  DataOptions trained;
+  OptionRegistry registry;
+  declare_data_options(registry, trained);
+  registry.apply_toml(reader.meta().config_toml, reader.path().string() + ": /meta/config.toml",
+                      Source::file, UnknownKeys::ignore);
+  return trained.dataset_options(0);
+}
+
+std::unique_ptr<EvalSet> open_eval_set(const CheckpointReader& reader, const std::string& name,
+                                       const DatasetOptions& options, int64_t max_tokens) {
+  auto set = std::make_unique<EvalSet>(name, options, max_tokens);
+  check_vocabulary(reader, set->vocabulary(), name);
+  return set;
+}
 
 TokenRows token_rows(const Batch& batch) {
   TokenRows rows;
