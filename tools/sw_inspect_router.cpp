@@ -17,6 +17,8 @@ namespace sw {
 namespace {
 
 struct Options {
+  std::vector<std::string> data;
+  int64_t max_tokens = 0;
   std::string layer;
   bool csv = false;
   std::string fail_if;
@@ -27,13 +29,15 @@ ToolDescription description() {
   ToolDescription tool;
   tool.name = "sw-inspect-router";
   tool.summary = "load, drops and dead experts of a checkpoint's routers";
-  tool.usage = {"CHECKPOINT [CHECKPOINT2] [--layer N] [--json|--csv] [--fail-if EXPR]"};
+  tool.usage = {"CHECKPOINT [CHECKPOINT2] [--data H.swt] [--layer N] [--json|--csv]",
+                "CHECKPOINT [CHECKPOINT2] --fail-if EXPR"};
   tool.examples = {"sw-inspect-router runs/a --json | jq '.layers[].dropped_share'",
                    "ssh host cat step.h5 | sw-inspect-router - --fail-if 'drop>5% or dead>0'"};
   tool.description =
       "CHECKPOINT is a .h5 file, a run folder (its newest checkpoint) or - for standard input. The "
       "figures come from the telemetry that training wrote into it; weights are not read, so a "
-      "large file takes no longer than a small one.\n\n"
+      "large file takes no longer than a small one. With --data, they come from running the model "
+      "over token shards as sw-eval does, with evaluation capacity.\n\n"
       "Load is the share of the tokens that chose an expert. max/mean is the largest load over the "
       "mean, entropy that of the loads (1 is even, 0 all on one expert), dead the experts with "
       "less than 1 % of an even share, dropped the share of the tokens that no expert processed, "
@@ -56,6 +60,14 @@ ToolDescription description() {
 
 void declare(OptionRegistry& registry, Options& options) {
   registry.group("inspect", "Inspection");
+  registry.add("data", &options.data)
+      .value_name("H.swt")
+      .completes_files()
+      .help("run the model over this shard instead of reading telemetry");
+  registry.add("max-tokens", &options.max_tokens)
+      .at_least(0)
+      .default_text("all")
+      .help("tokens of each --data file to run");
   registry.add("layer", &options.layer)
       .value_name("N")
       .scope(Scope::command_line)
@@ -133,7 +145,9 @@ int run(const Options& options, ToolRun& tool) {
     const CheckpointReader& reader = readers.back();
     const std::string shown = name == "-" ? "standard input" : reader.path().string();
     log::debug("{} | step {} | digest {}", shown, reader.meta().step, reader.digest());
-    reports.push_back(router_report(reader, shown, options.samples));
+    reports.push_back(options.data.empty()
+                          ? router_report(reader, shown, options.samples)
+                          : evaluate_routers(reader, shown, options.data, options.max_tokens));
   }
   std::vector<LayerDrift> drift;
   if (reports.size() == 2) {

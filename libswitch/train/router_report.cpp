@@ -8,6 +8,8 @@
 #include <numeric>
 
 #include "libswitch/base/error.h"
+#include "libswitch/train/checkpoint_state.h"
+#include "libswitch/train/evaluation.h"
 
 namespace sw {
 namespace {
@@ -224,6 +226,27 @@ RouterReport router_report(const CheckpointReader& reader, const std::string& na
   out.samples = figures.samples;
   out.layers = std::move(figures.layers);
   return out;
+}
+
+RouterReport evaluate_routers(const CheckpointReader& reader, const std::string& name,
+                              const std::vector<std::string>& files, int64_t max_tokens) {
+  RouterReport report = describe_checkpoint(reader, name);
+  report.data = files;
+  const DatasetOptions options = trained_dataset_options(reader);
+  std::vector<std::unique_ptr<EvalSet>> sets;
+  for (const std::string& file : files) {
+    sets.push_back(open_eval_set(reader, file, options, max_tokens));
+  }
+  if (sparse_layers(reader) == 0) return report;
+  const std::unique_ptr<Model> model = load_model(reader);
+  for (size_t i = 0; i < sets.size(); ++i) {
+    const Evaluation evaluation = evaluate_set(*model, *sets[i], files[i]);
+    report.layers.resize(evaluation.layers.size());
+    for (size_t l = 0; l < report.layers.size(); ++l) {
+      report.layers[l].statistics.merge(evaluation.layers[l]);
+    }
+  }
+  return report;
 }
 
 std::vector<Verdict> verdicts(const RouterReport& report) {

@@ -4,7 +4,8 @@
 //   const RouterReport report = router_report(reader, "runs/a");
 //   fmt::print("{}", report_text(report));          // train/router_report_text.h
 //
-// The figures come from the telemetry that the checkpoint carries, so the weights are not read.
+// The figures come from the telemetry that the checkpoint carries, so that the weights are not
+// read, or from running the model over data.
 #pragma once
 
 #include <cstdint>
@@ -52,6 +53,12 @@ RouterReport router_report(const CheckpointReader& reader, const std::string& na
 
 /// The same from telemetry as such; `sparse_layers` and `experts_of` describe the model.
 RouterReport router_report(const RouterTelemetry& telemetry, int64_t samples);
+
+/// From running the model over token shards, with evaluation capacity and neither jitter nor
+/// dropout; all files are looked at before the first is run. `max_tokens` > 0 bounds each file.
+/// Throws as load_model and open_eval_set.
+RouterReport evaluate_routers(const CheckpointReader& reader, const std::string& name,
+                              const std::vector<std::string>& files, int64_t max_tokens = 0);
 
 /// Name, step and digest; no layers.
 RouterReport describe_checkpoint(const CheckpointReader& reader, const std::string& name);
