@@ -1,6 +1,7 @@
 // sw-inspect-router: what the routers of a checkpoint do.
 #include <algorithm>
 #include <charconv>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>

@@ -1,7 +1,7 @@
 // A router report for people (at most 80 columns) and for programs (JSON, CSV).
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <vector>

@@ -1,6 +1,7 @@
 #include "libswitch/train/trainer.h"
 
 #include <sys/resource.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <chrono>

@@ -1,5 +1,7 @@
 #include "libswitch/moe/statistics.h"
 
+#include <nlohmann/json.hpp>
+
 #include "tests/moe/routing_case.h"
 
 namespace sw {
