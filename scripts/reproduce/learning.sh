@@ -11,7 +11,7 @@ set -eu
 here=$(dirname "$0")
 PATH=$(cd "$here/../.." && pwd)/${BUILD:-build/release}/bin:$PATH
 model=${MODEL:-$here/learning.toml}
-steps=${STEPS:-4000}
+steps=${STEPS:-1200}
 out=$1
 heldout=$2
 shift 2
@@ -25,8 +25,9 @@ mkdir -p "$out"
 train() {
   echo "$1: $3 experts, seed $2" >&2
   sw-pretrain --quiet --threads "${THREADS:-0}" --preset "$model" --experts "$3" --seed "$2" --data "$out/train.swt" \
-    --eval-data "$out/heldout.swt" --eval-tokens "${HELD_TOKENS:-100000}" --eval-every $((steps / 40)) \
-    --input-length 64 --batch 32 --lr 3 --steps "$steps" --save-every 0 --run "$out/$1"
+    --eval-data "$out/heldout.swt" --eval-tokens "${HELD_TOKENS:-40000}" --eval-every $((steps / 24)) \
+    --input-length 32 --batch 128 --schedule linear --lr 0.03 --warmup 100 --steps "$steps" --save-every 0 \
+    --run "$out/$1"
 }
 for seed in 1 2 3; do
   train "dense-seed$seed" $seed 0
