@@ -8,8 +8,8 @@
 #include "libswitch/data/shard_reader.h"
 #include "libswitch/data/shard_vocabulary.h"
 #include "libswitch/io/checkpoint_folder.h"
+#include "libswitch/kernels/cpu/matmul_peak.h"
 #include "libswitch/train/checkpoint_state.h"
-#include "libswitch/train/matrix_peak.h"
 #include "libswitch/train/pretraining.h"
 #include "libswitch/train/progress_line.h"
 #include "libswitch/train/resume.h"
@@ -18,6 +18,10 @@ namespace sw {
 namespace {
 
 constexpr const char* kStdin = "-";
+
+// Floating-point operations a second of this machine's matrix products: a short look, repeated at
+// every start.
+double measure_peak(DType dtype) { return 1e9 * kernels::cpu::measure_matmul_peak(dtype, 0.03); }
 
 // Copies stdin to `file`, checked on the way, unless an earlier start of the run did.
 void spool_stdin(const std::filesystem::path& file) {
@@ -208,7 +212,7 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   TrainerConfig config_of_loop = trainer_config(options.learning, options.run);
   config_of_loop.flops_per_step =
       training_flops(prepared.model, shape.rows, shape.input_length, shape.target_length);
-  config_of_loop.peak_flops = measure_matrix_peak(prepared.compute);
+  config_of_loop.peak_flops = measure_peak(prepared.compute);
 
   ProgressLine progress(context.progress_bar);
   Trainer trainer(config_of_loop, model, *optimizer, objective, run, std::move(meta),
@@ -260,7 +264,7 @@ PretrainPlan plan_pretraining(PretrainOptions& options, RunContext& context) {
   }
   plan.epochs = static_cast<double>(options.learning.steps * options.learning.batch) /
                 static_cast<double>(plan.train_windows);
-  plan.peak_flops = measure_matrix_peak(prepared.compute);
+  plan.peak_flops = measure_peak(prepared.compute);
   plan.free_disk_bytes = free_disk_bytes(options.run.run);
   const int64_t wanted = (options.run.keep_last + 1) * plan.estimate.checkpoint_bytes;
   SW_CHECK(plan.free_disk_bytes < 0 || plan.free_disk_bytes >= 2 * plan.estimate.checkpoint_bytes,
