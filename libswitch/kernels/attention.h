@@ -21,12 +21,12 @@ struct AttentionParams {
 
 /// out = softmax(q·kᵀ + bias + mask)·v per head.
 /// out, q [B·T, H·Dh]; k, v [B·S, H·Dh] (head h in columns h·Dh .. ); log_sum_exp [B, H, T] master
-/// (saved for backward); bias [H, T+S-1] master or undefined: entry (j - i) + (T - 1) is added for
-/// query i, key j; query_segments [B, T], key_segments [B, S] i32, both or neither: key j is
-/// visible to query i only if their segments are equal. Softmax in master precision. A query that
-/// sees no key at all gets the uniform mean over all S keys' values (what adding -1e9 everywhere
-/// amounts to), with no gradient to q, k and bias. Dropout scales kept weights by 1/(1-rate); draw
-/// index: ((first_row+b)·H + h)·S + j, or
+/// (saved for backward; -inf for a query that sees no key); bias [H, T+S-1] master or undefined:
+/// entry (j - i) + (T - 1) is added for query i, key j; query_segments [B, T], key_segments [B, S]
+/// i32, both or neither: key j is visible to query i only if their segments are equal. Softmax in
+/// master precision. A query that sees no key at all gets the uniform mean over all S keys' values
+/// (what adding -1e9 everywhere amounts to), with no gradient to q, k and bias. Dropout scales kept
+/// weights by 1/(1-rate); draw index: ((first_row+b)·H + h)·S + j, or
 /// (((first_row+b)·H + h)·T + i)·S + j when not shared over queries.
 SW_KERNEL(attention_forward, Tensor& out, Tensor& log_sum_exp, const Tensor& q, const Tensor& k,
           const Tensor& v, const Tensor& bias, const Tensor& query_segments,

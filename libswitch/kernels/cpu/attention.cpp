@@ -1,364 +1,238 @@
-// Attention in blocks of queries: the weights of one block against all keys lie in a core's cache,
-// are made, used and forgotten; backward makes them again from the saved logarithm of their sum.
-// Products run in gemm_tile.
+// Forward attention in blocks of queries and keys (Dao et al. 2022, FlashAttention, algorithm 1):
+// the weights of a block lie in a core's cache, sums are rescaled when a later block holds a larger
+// score.
 #include "libswitch/kernels/attention.h"
 
 #include <cmath>
-#include <limits>
-#include <vector>
+#include <cstring>
 
 #include "libswitch/base/parallel.h"
-#include "libswitch/kernels/cpu/elements.h"
+#include "libswitch/kernels/cpu/attention_head.h"
 #include "libswitch/kernels/cpu/gemm.h"
-#include "libswitch/kernels/cpu/random_words.h"
-#include "libswitch/kernels/cpu/scratch.h"
+#include "libswitch/kernels/cpu/matmul_pack.h"
 #include "libswitch/kernels/cpu/vector_math.h"
 
 namespace sw::kernels::cpu {
 namespace {
 
-// 64 queries x 512 keys in f32 are 128 KiB: two such blocks (weights and their gradient) fit the
-// second-level cache.
-constexpr int64_t kQueryBlock = 64;
+template <class A>
+constexpr A kHidden = -std::numeric_limits<A>::infinity();
 
-// What is fixed for one (row, head): pointers at its first query and key, and the rules of
-// visibility.
-template <class T>
-struct Head {
-  const T *q, *k, *v;                            // [T, ld], [S, ld], [S, ld]
-  const Acc<T>* bias;                            // [T+S-1] or null
-  const int32_t *query_segments, *key_segments;  // [T], [S] or null
-  int64_t ld, dim, queries, keys;
-  bool causal;
-  RngKey dropout_key;
-  uint64_t dropout_base;  // index of the draw of query 0, key 0
-  float dropout;
-  bool share_over_queries;
-};
+// Fewer queries than this use keys and values where they are: packing would cost as much as it
+// saves.
+constexpr int64_t kFewQueries = 12;
 
-template <class T>
-Head<T> head_at(int64_t task, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
-                const Tensor& query_segments, const Tensor& key_segments,
-                const AttentionParams& p) {
-  const int64_t b = task / p.heads, h = task % p.heads;
-  Head<T> head;
-  head.ld = p.heads * p.head_dim, head.dim = p.head_dim;
-  head.queries = p.query_length, head.keys = p.key_length;
-  head.q = q.data<T>() + b * p.query_length * head.ld + h * p.head_dim;
-  head.k = k.data<T>() + b * p.key_length * head.ld + h * p.head_dim;
-  head.v = v.data<T>() + b * p.key_length * head.ld + h * p.head_dim;
-  head.bias =
-      bias.defined() ? bias.data<Acc<T>>() + h * (p.query_length + p.key_length - 1) : nullptr;
-  const bool segments = query_segments.defined();
-  head.query_segments = segments ? query_segments.data<int32_t>() + b * p.query_length : nullptr;
-  head.key_segments = segments ? key_segments.data<int32_t>() + b * p.key_length : nullptr;
-  head.causal = p.causal;
-  head.dropout = static_cast<float>(p.dropout);
-  head.dropout_key = p.dropout_key;
-  head.share_over_queries = p.share_over_queries;
-  const auto place = static_cast<uint64_t>((p.first_row + b) * p.heads + h);
-  head.dropout_base =
-      place *
-      static_cast<uint64_t>(p.share_over_queries ? p.key_length : p.query_length * p.key_length);
-  return head;
-}
-
-// Keys that any query of the block [begin, end) may need. A query that sees nothing takes the mean
-// over all keys, and only segments can bring that about.
-template <class T>
-int64_t keys_of_block(const Head<T>& head, int64_t end) {
-  return head.causal && head.query_segments == nullptr ? std::min(head.keys, end) : head.keys;
-}
-
-// scores[i][j] = q_i·k_j + bias, -inf where the key is invisible; rows of `keys` columns.
-template <class T>
-void block_scores(const Head<T>& head, int64_t begin, int64_t rows, int64_t keys, Acc<T>* scores) {
-  using A = Acc<T>;
-  constexpr A kHidden = -std::numeric_limits<A>::infinity();
-  gemm_tile(rows, keys, head.dim, head.q + begin * head.ld, head.ld, Transpose::no, head.k, head.ld,
-            Transpose::yes, scores, keys, Accum::write);
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t i = begin + r;
-    A* s = scores + r * keys;
-    if (head.bias != nullptr) {
-      const A* bias = head.bias + head.queries - 1 - i;
-      for (int64_t j = 0; j < keys; ++j) s[j] += bias[j];
-    }
-    if (head.query_segments != nullptr) {
-      const int32_t segment = head.query_segments[i];
-      const int32_t* key_segments = head.key_segments;
-      for (int64_t j = 0; j < keys; ++j) s[j] = key_segments[j] == segment ? s[j] : kHidden;
-    }
-    if (head.causal) {
-      for (int64_t j = i + 1; j < keys; ++j) s[j] = kHidden;
+// s += bias (null: 0); returns the largest. In explicit vectors: one pass instead of two.
+template <class A>
+A add_bias(A* __restrict s, const A* __restrict bias, int64_t count) {
+  if (bias == nullptr) return lane_max<A>(count, kHidden<A>, [s](int64_t j) { return s[j]; });
+  constexpr int kWidth = 32 / sizeof(A);
+  constexpr int kVectors = 4;
+  typedef A Vector __attribute__((vector_size(32)));
+  Vector top[kVectors];
+  for (auto& vector : top) vector = Vector{} + kHidden<A>;
+  int64_t j = 0;
+  for (; j + kVectors * kWidth <= count; j += kVectors * kWidth) {
+#pragma GCC unroll 4
+    for (int u = 0; u < kVectors; ++u) {
+      Vector x, y;
+      std::memcpy(&x, s + j + u * kWidth, sizeof x);
+      std::memcpy(&y, bias + j + u * kWidth, sizeof y);
+      x += y;
+      std::memcpy(s + j + u * kWidth, &x, sizeof x);
+      top[u] = x > top[u] ? x : top[u];
     }
   }
+  A largest = kHidden<A>;
+  for (; j < count; ++j) {
+    s[j] += bias[j];
+    largest = s[j] > largest ? s[j] : largest;
+  }
+  for (const auto& vector : top) {
+    for (int l = 0; l < kWidth; ++l) largest = vector[l] > largest ? vector[l] : largest;
+  }
+  return largest;
 }
 
-// Factors 0 or 1/(1-rate) of the attention weights.
-class DropoutMask {
+// s = exp(s - largest); returns the sum.
+template <class A>
+A exponentials(A* s, A largest, int64_t count) {
+  for (int64_t j = 0; j < count; ++j) s[j] = vector_exp(s[j] - largest);
+  return lane_sum<A>(count, [s](int64_t j) { return s[j]; });
+}
+
+template <class T>
+class HeadForward {
  public:
-  template <class T>
-  DropoutMask(const Head<T>& head, int64_t keys, std::vector<uint32_t>& words,
-              std::vector<float>& factors)
-      : keys_(keys), active_(head.dropout > 0), words_(words), factors_(factors) {
-    if (!active_) return;
-    words_.resize(static_cast<size_t>(keys));
-    factors_.resize(static_cast<size_t>(keys));
-    if (head.share_over_queries) draw(head, head.dropout_base);
-  }
-  bool active() const { return active_; }
-  /// Factors of query i.
-  template <class T>
-  const float* row(const Head<T>& head, int64_t i) {
-    if (!head.share_over_queries) {
-      draw(head, head.dropout_base + static_cast<uint64_t>(i * head.keys));
+  using A = Acc<T>;
+  struct Buffers {
+    Scratch q, k, v, scores, sums, state, factors, mean;
+    std::vector<uint32_t> words;
+  };
+
+  HeadForward(const AttentionHead<T>& head, Buffers& buffers) : head_(head), buffers_(buffers) {
+    const int64_t dim = head.dim, keys = head.keys;
+    shared_dropout_ = head.dropout > 0 && head.share_over_queries;
+    direct_ = std::is_same_v<T, A> && !shared_dropout_ && head.queries < kFewQueries;
+    if (direct_) return;
+    stride_k_ = scratch_stride(keys);
+    A* k = buffers.k.template get<A>(dim * stride_k_);
+    pack_transposed(head.k, head.stride, keys, dim, k, stride_k_);
+    k_ = k;
+    A* v = buffers.v.template get<A>(keys * dim);
+    pack(head.v, head.stride, keys, dim, v, dim);
+    if (shared_dropout_) {
+      // A factor of a key's weights is one of its values.
+      A* factors = buffers.factors.template get<A>(keys);
+      dropout_factors(head, 0, 0, keys, buffers.words, factors);
+      for (int64_t j = 0; j < keys; ++j) {
+        for (int64_t d = 0; d < dim; ++d) v[j * dim + d] *= factors[j];
+      }
     }
-    return factors_.data();
+    v_ = v;
+  }
+
+  /// Queries [begin, end).
+  void block(int64_t begin, int64_t end, T* out, A* log_sum_exp) {
+    const int64_t rows = end - begin, dim = head_.dim;
+    const KeyRange range = visible_keys(head_, begin, end);
+    sums_ = buffers_.sums.template get<A>(rows * dim);
+    largest_ = buffers_.state.template get<A>(2 * rows);
+    total_ = largest_ + rows;
+    std::fill_n(largest_, rows, kHidden<A>);
+    std::fill_n(total_, rows, A(0));
+    if (range.begin == range.end) std::fill_n(sums_, rows * dim, A(0));
+    const A* q = nullptr;
+    int64_t stride_q = dim;
+    if constexpr (std::is_same_v<T, A>) {
+      q = head_.q + begin * head_.stride;
+      stride_q = head_.stride;
+    } else {
+      A* packed = buffers_.q.template get<A>(rows * dim);
+      pack(head_.q + begin * head_.stride, head_.stride, rows, dim, packed, dim);
+      q = packed;
+    }
+    for (int64_t key = range.begin; key < range.end; key += kKeyBlock) {
+      keys(q, stride_q, begin, rows, key, std::min(kKeyBlock, range.end - key), range);
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t i = begin + r;
+      T* y = out + i * head_.stride;
+      log_sum_exp[i] = largest_[r] + std::log(total_[r]);
+      if (total_[r] == A(0)) {
+        mean_of_values(i, y);
+        continue;
+      }
+      const A factor = A(1) / total_[r];
+      for (int64_t d = 0; d < dim; ++d) store(y, d, sums_[r * dim + d] * factor);
+    }
   }
 
  private:
-  template <class T>
-  void draw(const Head<T>& head, uint64_t first) {
-    random_words(head.dropout_key, first, words_);
-    const float keep = 1.0f / (1.0f - head.dropout);
-    for (int64_t j = 0; j < keys_; ++j) {
-      factors_[static_cast<size_t>(j)] =
-          uniform_of(words_[static_cast<size_t>(j)]) >= head.dropout ? keep : 0.0f;
+  // Adds the keys [key, key + count) to the sums of the block's rows.
+  void keys(const A* q, int64_t stride_q, int64_t begin, int64_t rows, int64_t key, int64_t count,
+            const KeyRange& range) {
+    const int64_t dim = head_.dim, stride = scratch_stride(count);
+    A* scores = buffers_.scores.template get<A>(rows * stride);
+    if (direct_) {
+      if constexpr (std::is_same_v<T, A>) {
+        gemm_tile(rows, count, dim, q, stride_q, Transpose::no, head_.k + key * head_.stride,
+                  head_.stride, Transpose::yes, scores, stride, Accum::write);
+      }
+    } else {
+      gemm_tile(rows, count, dim, q, stride_q, Transpose::no, k_ + key, stride_k_, Transpose::no,
+                scores, stride, Accum::write);
+    }
+    const bool first = key == range.begin;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t i = begin + r;
+      A* s = scores + r * stride;
+      const int64_t visible = std::max<int64_t>(0, visible_before(head_, i, key + count) - key);
+      if (range.mixed) hide_other_segments(head_, i, key, key + visible, s);
+      const A* bias = head_.bias == nullptr ? nullptr : head_.bias + head_.queries - 1 - i + key;
+      const A largest = std::max(largest_[r], add_bias(s, bias, visible));
+      std::fill(s + visible, s + count, A(0));
+      if (largest == kHidden<A>) {
+        std::fill_n(s, visible, A(0));
+        continue;
+      }
+      const A before = std::exp(largest_[r] - largest);
+      largest_[r] = largest;
+      total_[r] = total_[r] * before + exponentials(s, largest, visible);
+      if (!first && before != A(1)) {
+        for (int64_t d = 0; d < dim; ++d) sums_[r * dim + d] *= before;
+      }
+      if (head_.dropout > 0 && !head_.share_over_queries) {
+        A* factors = buffers_.factors.template get<A>(count);
+        dropout_factors(head_, i, key, count, buffers_.words, factors);
+        for (int64_t j = 0; j < count; ++j) s[j] *= factors[j];
+      }
+    }
+    const Accum accum = first ? Accum::write : Accum::add;
+    if (direct_) {
+      if constexpr (std::is_same_v<T, A>) {
+        gemm_tile(rows, dim, count, scores, stride, Transpose::no, head_.v + key * head_.stride,
+                  head_.stride, Transpose::no, sums_, dim, accum);
+      }
+    } else {
+      gemm_tile(rows, dim, count, scores, stride, Transpose::no, v_ + key * dim, dim, Transpose::no,
+                sums_, dim, accum);
     }
   }
-  int64_t keys_;
-  bool active_;
-  std::vector<uint32_t>& words_;
-  std::vector<float>& factors_;
+
+  // The result of query i that sees no key: its weights are equal.
+  void mean_of_values(int64_t i, T* y) {
+    const int64_t dim = head_.dim;
+    A* mean = buffers_.mean.template get<A>(dim);
+    std::fill_n(mean, dim, A(0));
+    const bool own_dropout = head_.dropout > 0 && !head_.share_over_queries;
+    A* factors = nullptr;
+    if (own_dropout) {
+      factors = buffers_.factors.template get<A>(head_.keys);
+      dropout_factors(head_, i, 0, head_.keys, buffers_.words, factors);
+    }
+    for (int64_t j = 0; j < head_.keys; ++j) {
+      const A factor = own_dropout ? factors[j] : A(1);
+      for (int64_t d = 0; d < dim; ++d) {
+        mean[d] += factor * (direct_ ? load(head_.v, j * head_.stride + d) : v_[j * dim + d]);
+      }
+    }
+    for (int64_t d = 0; d < dim; ++d) store(y, d, mean[d] / static_cast<A>(head_.keys));
+  }
+
+  const AttentionHead<T>& head_;
+  Buffers& buffers_;
+  bool shared_dropout_ = false;
+  bool direct_ = false;   // keys and values are used where they are
+  const A* k_ = nullptr;  // [dim, stride_k_]: transposed
+  int64_t stride_k_ = 0;
+  const A* v_ = nullptr;  // [S, dim]
+  A* sums_ = nullptr;     // [rows, dim]: weighted values
+  A* largest_ = nullptr;  // [rows]: largest score so far
+  A* total_ = nullptr;    // [rows]: sum of exp(score - largest)
 };
-
-// The block in the type of the other operand of its product: itself, or rounded.
-template <class T>
-const T* as_operand(const Acc<T>* block, int64_t count, Scratch& scratch) {
-  if constexpr (std::is_same_v<T, Acc<T>>) {
-    return block;
-  } else {
-    T* rounded = scratch.get<T>(count);
-    for (int64_t i = 0; i < count; ++i) store(rounded, i, block[i]);
-    return rounded;
-  }
-}
-
-// Softmax of one row in place; returns log Σ exp, +inf for a row that sees nothing (then uniform
-// over all keys).
-template <class A>
-A softmax_row(A* s, int64_t keys) {
-  constexpr A kHidden = -std::numeric_limits<A>::infinity();
-  const A largest = lane_max<A>(keys, kHidden, [&](int64_t j) { return s[j]; });
-  if (largest == kHidden) {
-    const A uniform = A(1) / static_cast<A>(keys);
-    for (int64_t j = 0; j < keys; ++j) s[j] = uniform;
-    return std::numeric_limits<A>::infinity();
-  }
-  for (int64_t j = 0; j < keys; ++j) s[j] = vector_exp(s[j] - largest);
-  const A sum = lane_sum<A>(keys, [&](int64_t j) { return s[j]; });
-  const A inverse = A(1) / sum;
-  for (int64_t j = 0; j < keys; ++j) s[j] *= inverse;
-  return largest + std::log(sum);
-}
-
-template <class T>
-void forward_block(const Head<T>& head, int64_t begin, T* out, Acc<T>* log_sum_exp) {
-  using A = Acc<T>;
-  static thread_local Scratch score_scratch, operand_scratch;
-  static thread_local std::vector<uint32_t> words;
-  static thread_local std::vector<float> factors;
-  const int64_t rows = std::min(kQueryBlock, head.queries - begin);
-  const int64_t keys = keys_of_block(head, begin + rows);
-  A* weights = score_scratch.get<A>(rows * keys);
-  block_scores(head, begin, rows, keys, weights);
-  DropoutMask mask(head, keys, words, factors);
-  for (int64_t r = 0; r < rows; ++r) {
-    A* w = weights + r * keys;
-    log_sum_exp[begin + r] = softmax_row(w, keys);
-    if (mask.active()) {
-      const float* factor = mask.row(head, begin + r);
-      for (int64_t j = 0; j < keys; ++j) w[j] *= static_cast<A>(factor[j]);
-    }
-  }
-  gemm_tile(rows, head.dim, keys, as_operand<T>(weights, rows * keys, operand_scratch), keys,
-            Transpose::no, head.v, head.ld, Transpose::no, out + begin * head.ld, head.ld,
-            Accum::write);
-}
 
 template <class T>
 void forward(Tensor& out, Tensor& log_sum_exp, const Tensor& q, const Tensor& k, const Tensor& v,
              const Tensor& bias, const Tensor& query_segments, const Tensor& key_segments,
              const AttentionParams& p) {
-  const int64_t blocks = (p.query_length + kQueryBlock - 1) / kQueryBlock;
-  parallel_for(p.batch * p.heads * blocks, 1, [&](int64_t first, int64_t last) {
-    for (int64_t unit = first; unit < last; ++unit) {
-      const int64_t task = unit / blocks;
-      const Head<T> head = head_at<T>(task, q, k, v, bias, query_segments, key_segments, p);
-      const int64_t b = task / p.heads, h = task % p.heads;
-      forward_block(head, unit % blocks * kQueryBlock,
-                    out.data<T>() + b * p.query_length * head.ld + h * p.head_dim,
-                    log_sum_exp.data<Acc<T>>() + task * p.query_length);
-    }
-  });
-}
-
-// Buffers of one thread's backward pass, kept between calls.
-struct BackwardScratch {
-  Scratch weights, d_weights, masked, d_key, d_value, operand_w, operand_d;
-  std::vector<uint32_t> words;
-  std::vector<float> factors;
-};
-
-// Gradients of one (row, head): the only writer of its columns of d_q, d_k, d_v and of d_bias
-// [T+S-1] (null: not wanted).
-template <class T>
-class HeadBackward {
- public:
-  using A = Acc<T>;
-  HeadBackward(const Head<T>& head, const T* out, const T* d_out, const A* log_sum_exp, A* d_bias,
-               BackwardScratch& scratch)
-      : head_(head),
-        out_(out),
-        d_out_(d_out),
-        log_sum_exp_(log_sum_exp),
-        d_bias_(d_bias),
-        scratch_(scratch),
-        mask_(head, head.keys, scratch.words, scratch.factors) {
-    const int64_t size = head.keys * head.dim;
-    d_key_ = scratch.d_key.get<A>(size);
-    d_value_ = scratch.d_value.get<A>(size);
-    std::fill(d_key_, d_key_ + size, A(0));
-    std::fill(d_value_, d_value_ + size, A(0));
-    if (d_bias != nullptr) std::fill(d_bias, d_bias + head.queries + head.keys - 1, A(0));
-  }
-
-  void run(T* d_q, Accum accum_q, T* d_k, Accum accum_k, T* d_v, Accum accum_v) {
-    for (int64_t begin = 0; begin < head_.queries; begin += kQueryBlock) {
-      block(begin, d_q, accum_q);
-    }
-    put_rows(d_k, accum_k, d_key_);
-    put_rows(d_v, accum_v, d_value_);
-  }
-
- private:
-  void block(int64_t begin, T* d_q, Accum accum_q) {
-    const int64_t rows = std::min(kQueryBlock, head_.queries - begin);
-    const int64_t keys = keys_of_block(head_, begin + rows);
-    A* w = scratch_.weights.get<A>(rows * keys);
-    A* d_w = scratch_.d_weights.get<A>(rows * keys);
-    block_scores(head_, begin, rows, keys, w);
-    for (int64_t r = 0; r < rows; ++r) restore_weights(w + r * keys, keys, log_sum_exp_[begin + r]);
-
-    const T* d_out = d_out_ + begin * head_.ld;
-    const A* kept = w;  // the weights that met the values: with dropout's factors
-    if (mask_.active()) {
-      A* masked = scratch_.masked.get<A>(rows * keys);
-      for (int64_t r = 0; r < rows; ++r) {
-        const float* factor = mask_.row(head_, begin + r);
-        for (int64_t j = 0; j < keys; ++j) {
-          masked[r * keys + j] = w[r * keys + j] * static_cast<A>(factor[j]);
-        }
-      }
-      kept = masked;
-    }
-    gemm_tile(keys, head_.dim, rows, as_operand<T>(kept, rows * keys, scratch_.operand_w), keys,
-              Transpose::yes, d_out, head_.ld, Transpose::no, d_value_, head_.dim, Accum::add);
-    gemm_tile(rows, keys, head_.dim, d_out, head_.ld, Transpose::no, head_.v, head_.ld,
-              Transpose::yes, d_w, keys, Accum::write);
-    for (int64_t r = 0; r < rows; ++r)
-      score_gradient(begin + r, w + r * keys, d_w + r * keys, keys);
-
-    const T* d_scores = as_operand<T>(d_w, rows * keys, scratch_.operand_d);
-    gemm_tile(rows, head_.dim, keys, d_scores, keys, Transpose::no, head_.k, head_.ld,
-              Transpose::no, d_q + begin * head_.ld, head_.ld, accum_q);
-    gemm_tile(keys, head_.dim, rows, d_scores, keys, Transpose::yes, head_.q + begin * head_.ld,
-              head_.ld, Transpose::no, d_key_, head_.dim, Accum::add);
-  }
-
-  static void restore_weights(A* s, int64_t keys, A log_sum_exp) {
-    if (std::isinf(log_sum_exp)) {
-      for (int64_t j = 0; j < keys; ++j) s[j] = A(1) / static_cast<A>(keys);
-      return;
-    }
-    for (int64_t j = 0; j < keys; ++j) s[j] = vector_exp(s[j] - log_sum_exp);
-  }
-
-  // d_w from the gradient of the (masked) weights to that of the scores: w·(d_w·factor - Σ_j
-  // w·d_w·factor), where the sum is the row's d_out·out.
-  void score_gradient(int64_t i, const A* w, A* d_w, int64_t keys) {
-    if (std::isinf(log_sum_exp_[i])) {
-      std::fill(d_w, d_w + keys, A(0));
-      return;
-    }
-    const T* out = out_ + i * head_.ld;
-    const T* d_out = d_out_ + i * head_.ld;
-    const A dot = lane_sum<A>(head_.dim, [&](int64_t d) { return load(out, d) * load(d_out, d); });
-    if (mask_.active()) {
-      const float* factor = mask_.row(head_, i);
-      for (int64_t j = 0; j < keys; ++j) d_w[j] *= static_cast<A>(factor[j]);
-    }
-    for (int64_t j = 0; j < keys; ++j) d_w[j] = w[j] * (d_w[j] - dot);
-    if (d_bias_ != nullptr) {
-      A* d_bias = d_bias_ + head_.queries - 1 - i;
-      for (int64_t j = 0; j < keys; ++j) d_bias[j] += d_w[j];
-    }
-  }
-
-  void put_rows(T* y, Accum accum, const A* sums) const {
-    with_accum(accum, [&](auto add) {
-      for (int64_t j = 0; j < head_.keys; ++j) {
-        for (int64_t d = 0; d < head_.dim; ++d)
-          put(add, y + j * head_.ld, d, sums[j * head_.dim + d]);
-      }
-    });
-  }
-
-  const Head<T>& head_;
-  const T *out_, *d_out_;
-  const A* log_sum_exp_;
-  A *d_bias_, *d_key_, *d_value_;
-  BackwardScratch& scratch_;
-  DropoutMask mask_;
-};
-
-template <class T>
-void backward(Tensor& d_q, Accum accum_q, Tensor& d_k, Accum accum_k, Tensor& d_v, Accum accum_v,
-              Tensor& d_bias, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
-              const Tensor& query_segments, const Tensor& key_segments, const Tensor& out,
-              const Tensor& log_sum_exp, const Tensor& d_out, const AttentionParams& p) {
-  using A = Acc<T>;
-  const int64_t diagonals = p.query_length + p.key_length - 1;
-  Tensor partial;  // d_bias of every batch row, summed in their order afterwards
-  if (d_bias.defined()) {
-    partial = Tensor::empty({p.batch * p.heads, diagonals}, dtype_of<A>());
-  }
-  parallel_for(p.batch * p.heads, 1, [&](int64_t first, int64_t last) {
-    static thread_local BackwardScratch scratch;
-    for (int64_t task = first; task < last; ++task) {
-      const Head<T> head = head_at<T>(task, q, k, v, bias, query_segments, key_segments, p);
-      const int64_t column = task % p.heads * p.head_dim;
-      const int64_t at_query = task / p.heads * p.query_length * head.ld + column;
-      const int64_t at_key = task / p.heads * p.key_length * head.ld + column;
-      HeadBackward<T>(head, out.data<T>() + at_query, d_out.data<T>() + at_query,
-                      log_sum_exp.data<A>() + task * p.query_length,
-                      partial.defined() ? partial.data<A>() + task * diagonals : nullptr, scratch)
-          .run(d_q.data<T>() + at_query, accum_q, d_k.data<T>() + at_key, accum_k,
-               d_v.data<T>() + at_key, accum_v);
-    }
-  });
-  if (!d_bias.defined()) return;
-  A* sums = d_bias.data<A>();
-  const A* parts = partial.data<A>();
-  parallel_for(p.heads, 1, [&](int64_t first, int64_t last) {
-    for (int64_t h = first; h < last; ++h) {
-      A* sum = sums + h * diagonals;
-      std::copy(parts + h * diagonals, parts + (h + 1) * diagonals, sum);
-      for (int64_t b = 1; b < p.batch; ++b) {
-        const A* part = parts + (b * p.heads + h) * diagonals;
-        for (int64_t d = 0; d < diagonals; ++d) sum[d] += part[d];
-      }
+  const int64_t block = query_block(p.query_length, p.causal);
+  const int64_t blocks = (p.query_length + block - 1) / block;
+  const int64_t heads = p.batch * p.heads;
+  // A head's blocks share its packed keys: they part only where heads alone are too few.
+  const int64_t parts =
+      std::clamp<int64_t>((4 * num_threads() + heads - 1) / std::max<int64_t>(heads, 1), 1, blocks);
+  parallel_for(heads * parts, 1, [&](int64_t task, int64_t) {
+    static thread_local typename HeadForward<T>::Buffers buffers;
+    const int64_t row = task / parts / p.heads, index = task / parts % p.heads;
+    const AttentionHead<T> head =
+        attention_head<T>(row, index, q, k, v, bias, query_segments, key_segments, p);
+    T* y = out.data<T>() + row * p.query_length * head.stride + index * p.head_dim;
+    Acc<T>* lse = log_sum_exp.data<Acc<T>>() + task / parts * p.query_length;
+    HeadForward<T> pass(head, buffers);
+    const int64_t part = task % parts;
+    for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b) {
+      pass.block(b * block, std::min(p.query_length, (b + 1) * block), y, lse);
     }
   });
 }
@@ -369,22 +243,12 @@ void attention_forward(const Stream&, Tensor& out, Tensor& log_sum_exp, const Te
                        const Tensor& k, const Tensor& v, const Tensor& bias,
                        const Tensor& query_segments, const Tensor& key_segments,
                        const AttentionParams& params) {
+  check_attention("attention_forward", out, log_sum_exp, q, k, v, bias, query_segments,
+                  key_segments, params);
+  if (params.query_length == 0) return;
   with_element("attention_forward", q.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     forward<T>(out, log_sum_exp, q, k, v, bias, query_segments, key_segments, params);
-  });
-}
-
-void attention_backward(const Stream&, Tensor& d_q, Accum accum_q, Tensor& d_k, Accum accum_k,
-                        Tensor& d_v, Accum accum_v, Tensor& d_bias, const Tensor& q,
-                        const Tensor& k, const Tensor& v, const Tensor& bias,
-                        const Tensor& query_segments, const Tensor& key_segments, const Tensor& out,
-                        const Tensor& log_sum_exp, const Tensor& d_out,
-                        const AttentionParams& params) {
-  with_element("attention_backward", q.dtype(), [&](auto type) {
-    using T = typename decltype(type)::type;
-    backward<T>(d_q, accum_q, d_k, accum_k, d_v, accum_v, d_bias, q, k, v, bias, query_segments,
-                key_segments, out, log_sum_exp, d_out, params);
   });
 }
 
