@@ -42,24 +42,6 @@ TEST(VectorMath, ExpHasItsLimits) {
   EXPECT_TRUE(std::isnan(vector_exp(kNan)));
 }
 
-TEST(VectorMath, TanhIsWithinTwoUnits) {
-  double worst = 0;
-  for (double x = -12; x < 12; x += 0.0000171) {
-    const auto argument = static_cast<float>(x);
-    if (argument == 0) continue;
-    worst = std::max(worst, ulps(vector_tanh(argument), std::tanh(static_cast<double>(argument))));
-  }
-  EXPECT_LT(worst, 2.0);
-}
-
-TEST(VectorMath, TanhHasItsLimits) {
-  EXPECT_EQ(vector_tanh(0.0f), 0.0f);
-  EXPECT_EQ(vector_tanh(kInfinity), 1.0f);
-  EXPECT_EQ(vector_tanh(-kInfinity), -1.0f);
-  EXPECT_EQ(vector_tanh(1e-30f), 1e-30f);
-  EXPECT_TRUE(std::isnan(vector_tanh(kNan)));
-}
-
 TEST(RandomWords, AreTheStreamsWordsFromAnyIndexOn) {
   const RngKey key = rng_key(7, RngPurpose::test);
   for (const uint64_t first : {uint64_t{0}, uint64_t{1}, uint64_t{63}, uint64_t{1001},

@@ -32,14 +32,22 @@ template <class Add, class To, class From>
 void scale_range(Add add, To* y, const From* x, double factor, int64_t begin, int64_t end) {
   using A = std::common_type_t<Acc<To>, Acc<From>>;
   const A f = static_cast<A>(factor);
+  if constexpr (std::is_same_v<To, From>) {
+    map(
+        add, y + begin, end - begin, [f](A value) { return value * f; }, x + begin);
+  } else {
 #pragma omp simd
-  for (int64_t i = begin; i < end; ++i) {
-    A value = static_cast<A>(load(x, i)) * f;
-    if constexpr (Add::value) value += static_cast<A>(load(y, i));
-    store(y, i, value);
+    for (int64_t i = begin; i < end; ++i) {
+      A value = static_cast<A>(load(x, i)) * f;
+      if constexpr (Add::value) value += static_cast<A>(load(y, i));
+      store(y, i, value);
+    }
   }
-  (void)add;
 }
+
+// Of the bits of a bf16: below zero or above it, and not NaN.
+inline bool is_negative(uint16_t bits) { return bits > 0x8000u && bits <= 0xFF80u; }
+inline bool is_positive(uint16_t bits) { return bits > 0 && bits <= 0x7F80u; }
 
 template <class Fn>
 void with_pair(const char* where, DType to, DType from, const Fn& fn) {
@@ -98,8 +106,12 @@ void relu_forward(const Stream&, Tensor& y, const Tensor& x) {
     parallel_for(x.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
 #pragma omp simd
       for (int64_t i = begin; i < end; ++i) {
-        const A value = load(from, i);
-        store(to, i, value < A{0} ? A{0} : value);  // NaN stays NaN
+        if constexpr (std::is_same_v<T, bf16>) {
+          const uint16_t bits = from[i].bits;
+          to[i].bits = is_negative(bits) ? uint16_t{0} : bits;
+        } else {
+          to[i] = from[i] < A{0} ? A{0} : from[i];
+        }
       }
     });
   });
@@ -113,13 +125,22 @@ void relu_backward(const Stream&, Tensor& d_x, Accum accum, const Tensor& y, con
     T* to = d_x.data<T>();
     const T* out = y.data<T>();
     const T* from = d_y.data<T>();
-    with_accum(accum, [&](auto add) {
-      parallel_for(y.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
+    parallel_for(y.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
+      if constexpr (std::is_same_v<T, bf16>) {
+        if (accum == Accum::write) {
 #pragma omp simd
-        for (int64_t i = begin; i < end; ++i) {
-          const A value = load(from, i);
-          put(add, to, i, load(out, i) > A{0} ? value : A{0});
+          for (int64_t i = begin; i < end; ++i) {
+            const uint16_t gradient = from[i].bits;  // read in any case: no branch
+            to[i].bits = is_positive(out[i].bits) ? gradient : uint16_t{0};
+          }
+          return;
         }
+      }
+      with_accum(accum, [&](auto add) {
+        map(
+            add, to + begin, end - begin,
+            [](A value, A gradient) { return value > A{0} ? gradient : A{0}; }, out + begin,
+            from + begin);
       });
     });
   });
@@ -127,8 +148,17 @@ void relu_backward(const Stream&, Tensor& d_x, Accum accum, const Tensor& y, con
 
 namespace {
 
-constexpr double kGeluScale = 0.79788456080286535588;  // sqrt(2 / pi)
+constexpr double kGeluSlope = 2 * 0.79788456080286535588;  // 2 sqrt(2 / pi)
 constexpr double kGeluCubic = 0.044715;
+
+// e^-2u, u the argument of gelu's tanh, kept finite. gelu(x) / x = (1 + tanh u) / 2 is then
+// 1 / (1 + e^-2u), and what is missing to 1 is e^-2u / (1 + e^-2u): neither cancels.
+template <class A>
+inline A gelu_exp(A x) {
+  constexpr A kLargest = std::is_same_v<A, double> ? 700 : 85;
+  const A exponent = -A(kGeluSlope) * (x + A(kGeluCubic) * x * x * x);
+  return vector_exp(exponent > kLargest ? kLargest : exponent);
+}
 
 }  // namespace
 
@@ -144,8 +174,7 @@ void geglu_forward(const Stream&, Tensor& y, const Tensor& a, const Tensor& b) {
 #pragma omp simd
       for (int64_t i = begin; i < end; ++i) {
         const A x = load(gate, i);
-        const A t = vector_tanh(A(kGeluScale) * (x + A(kGeluCubic) * x * x * x));
-        store(to, i, A(0.5) * x * (A{1} + t) * load(linear, i));
+        store(to, i, x / (A{1} + gelu_exp(x)) * load(linear, i));
       }
     });
   });
@@ -173,11 +202,11 @@ void geglu_backward(const Stream&, Tensor& d_a, Accum accum_a, Tensor& d_b, Accu
             const A x = load(gate, i);
             const A d = load(from, i);
             const A other = load(linear, i);
-            const A t = vector_tanh(A(kGeluScale) * (x + A(kGeluCubic) * x * x * x));
-            const A half = A(0.5) * (A{1} + t);
-            const A slope = A(kGeluScale) * (A{1} + A(3 * kGeluCubic) * x * x);
-            put(add_a, to_a, i, d * other * (half + A(0.5) * x * (A{1} - t * t) * slope));
-            put(add_b, to_b, i, d * x * half);
+            const A e = gelu_exp(x);
+            const A s = A{1} / (A{1} + e);
+            const A slope = A(kGeluSlope) * (A{1} + A(3 * kGeluCubic) * x * x);
+            put(add_a, to_a, i, d * other * (s + x * s * (s * e) * slope));
+            put(add_b, to_b, i, d * x * s);
           }
         });
       });
@@ -239,8 +268,8 @@ void mask_rows(const Stream&, Tensor& y, Accum accum, const Tensor& x, const Ten
         const T* from_row = from + n * width;
         if (accum == Accum::add) {
           if (kept[n] == 0) continue;
-#pragma omp simd
-          for (int64_t i = 0; i < width; ++i) put(std::true_type{}, to_row, i, load(from_row, i));
+          map(
+              std::true_type{}, to_row, width, [](Acc<T> value) { return value; }, from_row);
         } else if (kept[n] == 0) {
           std::fill_n(to_row, width, T{});
         } else if (to_row != from_row) {

@@ -10,8 +10,8 @@
 namespace sw::kernels::cpu {
 namespace {
 
-constexpr int64_t kSlice = 256;  // columns of a row that one task sums
-constexpr int64_t kIds = 256;    // vocabulary rows of one task
+constexpr int64_t kSlice = 256;     // columns that are summed at a time
+constexpr int64_t kFrequent = 256;  // positions beyond which an id is work for several threads
 
 void check_ids(const char* where, const Tensor& ids, int64_t vocabulary) {
   const int32_t* id = ids.data<int32_t>();
@@ -33,6 +33,9 @@ void check_table(const char* where, const Tensor& table, const Tensor& rows, con
 struct Positions {
   std::vector<int64_t> first;
   std::vector<int32_t> order;
+  int64_t count(int64_t id) const {
+    return first[static_cast<size_t>(id) + 1] - first[static_cast<size_t>(id)];
+  }
 };
 
 Positions positions_by_id(const Tensor& ids, int64_t vocabulary) {
@@ -51,6 +54,24 @@ Positions positions_by_id(const Tensor& ids, int64_t vocabulary) {
         static_cast<int32_t>(n);
   }
   return positions;
+}
+
+// Columns [column, column + columns) of row `id` of the table's gradient; columns <= kSlice.
+template <class T>
+void sum_rows(Acc<T>* to, const T* from, const Positions& positions, int64_t id, int64_t width,
+              int64_t column, int64_t columns, Accum accum) {
+  Acc<T> sum[kSlice] = {};
+  const int64_t end = positions.first[static_cast<size_t>(id) + 1];
+  for (int64_t k = positions.first[static_cast<size_t>(id)]; k < end; ++k) {
+    const T* row = from + int64_t{positions.order[static_cast<size_t>(k)]} * width + column;
+#pragma omp simd
+    for (int64_t i = 0; i < columns; ++i) sum[i] += load(row, i);
+  }
+  Acc<T>* out = to + id * width + column;
+  with_accum(accum, [&](auto add) {
+#pragma omp simd
+    for (int64_t i = 0; i < columns; ++i) put(add, out, i, sum[i]);
+  });
 }
 
 }  // namespace
@@ -83,34 +104,34 @@ void embedding_backward(const Stream&, Tensor& d_table, Accum accum, const Tenso
   const int64_t width = d_table.size(1);
   check_ids("embedding", ids, vocabulary);
   const Positions positions = positions_by_id(ids, vocabulary);
+  std::vector<int64_t> frequent;
+  for (int64_t v = 0; v < vocabulary; ++v) {
+    if (positions.count(v) > kFrequent) frequent.push_back(v);
+  }
   const int64_t slices = (width + kSlice - 1) / kSlice;
-  const int64_t ranges = (vocabulary + kIds - 1) / kIds;
   with_element("embedding_backward", d_y.dtype(), [&]<class T>(std::type_identity<T>) {
     using A = Acc<T>;
     const T* from = d_y.data<T>();
     A* to = d_table.data<A>();
-    with_accum(accum, [&](auto add) {
-      // Slices of columns, so that a frequent id (padding, end of text) does not bind one thread.
-      parallel_for(ranges * slices, 1, [&](int64_t task, int64_t) {
-        const int64_t column = task % slices * kSlice;
-        const int64_t columns = std::min(kSlice, width - column);
-        const int64_t last = std::min(vocabulary, (task / slices + 1) * kIds);
-        A sum[kSlice];
-        for (int64_t v = task / slices * kIds; v < last; ++v) {
-          const int64_t begin = positions.first[static_cast<size_t>(v)];
-          const int64_t end = positions.first[static_cast<size_t>(v) + 1];
-          if (accum == Accum::add && begin == end) continue;
-          std::fill_n(sum, columns, A{0});
-          for (int64_t k = begin; k < end; ++k) {
-            const T* row = from + int64_t{positions.order[static_cast<size_t>(k)]} * width + column;
-#pragma omp simd
-            for (int64_t i = 0; i < columns; ++i) sum[i] += load(row, i);
+    // Frequent ids (padding, end of text) are cut into slices of columns, lest one binds a thread.
+    parallel_for(static_cast<int64_t>(frequent.size()) * slices, 1, [&](int64_t task, int64_t) {
+      const int64_t column = task % slices * kSlice;
+      sum_rows(to, from, positions, frequent[static_cast<size_t>(task / slices)], width, column,
+               std::min(kSlice, width - column), accum);
+    });
+    parallel_for(vocabulary, row_grain(width), [&](int64_t begin, int64_t end) {
+      for (int64_t v = begin; v < end; ++v) {
+        const int64_t count = positions.count(v);
+        if (count > kFrequent) continue;
+        if (count > 0) {
+          for (int64_t column = 0; column < width; column += kSlice) {
+            sum_rows(to, from, positions, v, width, column, std::min(kSlice, width - column),
+                     accum);
           }
-          A* out = to + v * width + column;
-#pragma omp simd
-          for (int64_t i = 0; i < columns; ++i) put(add, out, i, sum[i]);
+        } else if (accum == Accum::write) {
+          std::fill_n(to + v * width, width, A{0});
         }
-      });
+      }
     });
   });
 }

@@ -54,8 +54,8 @@ void forward(Tensor& residual_out, Tensor& normed, Tensor& inv_rms, const Tensor
       if (added != nullptr) {
         const T* b = added + n * width;
         T* r = out + n * width;
-#pragma omp simd
-        for (int64_t i = 0; i < width; ++i) store(r, i, load(x, i) + load(b, i));
+        map(
+            std::false_type{}, r, width, [](A value, A more) { return value + more; }, x, b);
         x = r;
       } else if (out != nullptr && out != in) {
         std::copy_n(x, width, out + n * width);

@@ -31,6 +31,42 @@ void check_indices(const char* where, const char* name, const Tensor& x, int64_t
 
 int64_t width_of(const Tensor& x) { return x.rank() == 0 ? 1 : x.size(-1); }
 
+// out = Σ over the choices of one token, in order, of gate[c] · rows[row[c]] (or +=; gate null: 1).
+// `sum` is scratch of `width` elements. Returns false, and leaves out alone, when there is no row.
+template <class Add, class T>
+bool sum_choices(Add add, T* out, const T* rows, const int32_t* row, const Acc<T>* gate,
+                 int64_t choices, int64_t width, Acc<T>* sum) {
+  using A = Acc<T>;
+  int64_t first = 0;
+  while (first < choices && row[first] < 0) ++first;
+  if (first == choices) return false;
+  int64_t next = first + 1;
+  while (next < choices && row[next] < 0) ++next;
+  const T* in = rows + int64_t{row[first]} * width;
+  const A g = gate == nullptr ? A{1} : gate[first];
+  if (next == choices) {  // the one row of top-1 routing needs no scratch
+    if (!Add::value && gate == nullptr) {
+      std::copy_n(in, width, out);
+    } else {
+      map(
+          add, out, width, [g](A value) { return g * value; }, in);
+    }
+    return true;
+  }
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) sum[i] = g * load(in, i);
+  for (int64_t c = next; c < choices; ++c) {
+    if (row[c] < 0) continue;
+    const T* more = rows + int64_t{row[c]} * width;
+    const A h = gate == nullptr ? A{1} : gate[c];
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) sum[i] += h * load(more, i);
+  }
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) put(add, out, i, sum[i]);
+  return true;
+}
+
 }  // namespace
 
 void jitter_cast(const Stream& stream, Tensor& y, Accum accum, const Tensor& x, double epsilon,
@@ -167,18 +203,11 @@ void dispatch_backward(const Stream&, Tensor& d_x, Accum accum, const Tensor& d_
     with_accum(accum, [&](auto add) {
       parallel_for(tokens, row_grain(width), [&](int64_t begin, int64_t end) {
         std::vector<A> sum(static_cast<size_t>(width));
-        A* s = sum.data();
         for (int64_t n = begin; n < end; ++n) {
           T* out = to + n * width;
-          std::fill_n(s, width, A{0});
-          for (int64_t c = 0; c < choices; ++c) {
-            if (row[n * choices + c] < 0) continue;
-            const T* in = from + int64_t{row[n * choices + c]} * width;
-#pragma omp simd
-            for (int64_t i = 0; i < width; ++i) s[i] += load(in, i);
-          }
-#pragma omp simd
-          for (int64_t i = 0; i < width; ++i) put(add, out, i, s[i]);
+          const bool any = sum_choices(add, out, from, row + n * choices, static_cast<A*>(nullptr),
+                                       choices, width, sum.data());
+          if (!any && accum == Accum::write) std::fill_n(out, width, T{});
         }
       });
     });
@@ -205,26 +234,20 @@ void combine_forward(const Stream&, Tensor& y, const Tensor& rows, const Tensor&
     T* to = y.data<T>();
     parallel_for(tokens, row_grain(width), [&](int64_t begin, int64_t end) {
       std::vector<A> sum(static_cast<size_t>(width));
-      A* s = sum.data();
       for (int64_t n = begin; n < end; ++n) {
         T* out = to + n * width;
         const A* g = weight + n * choices;
-        bool any = false;
-        std::fill_n(s, width, A{0});
-        for (int64_t c = 0; c < choices; ++c) {
-          if (row[n * choices + c] < 0) continue;
-          any = true;
-          const T* in = from + int64_t{row[n * choices + c]} * width;
-#pragma omp simd
-          for (int64_t i = 0; i < width; ++i) s[i] += g[c] * load(in, i);
+        if (sum_choices(std::false_type{}, out, from, row + n * choices, g, choices, width,
+                        sum.data())) {
+          continue;
         }
-        if (!any && kept_back != nullptr) {
-          const T* in = kept_back + n * width;
-#pragma omp simd
-          for (int64_t i = 0; i < width; ++i) s[i] = g[0] * load(in, i);
+        if (kept_back == nullptr) {
+          std::fill_n(out, width, T{});
+          continue;
         }
-#pragma omp simd
-        for (int64_t i = 0; i < width; ++i) store(out, i, s[i]);
+        const T* in = kept_back + n * width;
+        map(
+            std::false_type{}, out, width, [f = g[0]](A value) { return f * value; }, in);
       }
     });
   });
@@ -261,6 +284,7 @@ void combine_backward(const Stream&, Tensor& d_rows, Tensor& d_gate, Tensor& d_d
     T* dd_rows = d_dropped ? d_dropped.data<T>() : nullptr;
     A* dg_rows = d_gate.data<A>();
 
+    // Rows that were read, each by one token and choice: their gradient and that of the gate.
     parallel_for(count, row_grain(width), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         T* dr = dr_rows + r * width;
@@ -273,11 +297,14 @@ void combine_backward(const Stream&, Tensor& d_rows, Tensor& d_gate, Tensor& d_d
         }
         const A g = weight[n * choices + c];
         const T* dy = dy_rows + n * width;
-#pragma omp simd
-        for (int64_t i = 0; i < width; ++i) store(dr, i, g * load(dy, i));
+        const T* out = out_rows + r * width;
+        dg_rows[n * choices + c] =
+            lane_sum<A>(width, [=](int64_t i) { return load(dy, i) * load(out, i); });
+        map(
+            std::false_type{}, dr, width, [g](A value) { return g * value; }, dy);
       }
     });
-
+    // Choices without a row, and tokens without any.
     parallel_for(tokens, row_grain(width), [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
         const T* dy = dy_rows + n * width;
@@ -285,11 +312,13 @@ void combine_backward(const Stream&, Tensor& d_rows, Tensor& d_gate, Tensor& d_d
         bool any = false;
         for (int64_t c = 0; c < choices; ++c) {
           const int64_t r = row[n * choices + c];
-          dg[c] = 0;
-          if (r < 0) continue;
+          if (r < 0) {
+            dg[c] = 0;
+            continue;
+          }
           any = true;
-          const T* out = out_rows + r * width;
-          dg[c] = lane_sum<A>(width, [=](int64_t i) { return load(dy, i) * load(out, i); });
+          SW_CHECK(token[r] == n, internal, "{}: token {} reads row {}, which belongs to {}",
+                   kWhere, n, r, token[r]);
         }
         if (!any && kept_back != nullptr) {
           const T* out = kept_back + n * width;
@@ -303,8 +332,8 @@ void combine_backward(const Stream&, Tensor& d_rows, Tensor& d_gate, Tensor& d_d
         }
         const A g = weight[n * choices];
         with_accum(accum_dropped, [&](auto add) {
-#pragma omp simd
-          for (int64_t i = 0; i < width; ++i) put(add, dd, i, g * load(dy, i));
+          map(
+              add, dd, width, [g](A value) { return g * value; }, dy);
         });
       }
     });

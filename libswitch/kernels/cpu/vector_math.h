@@ -1,5 +1,5 @@
-// exp and tanh in plain arithmetic without branches or tables, so that a loop over them
-// vectorises. f32: error below 2 units in the last place; f64: the C library.
+// exp in plain arithmetic without branches or tables, so that a loop over it vectorises. f32: error
+// below 2 units in the last place; f64: the C library.
 #pragma once
 
 #include <bit>
@@ -30,20 +30,5 @@ inline float vector_exp(float x) {
   return x > 88.7228394f ? std::numeric_limits<float>::infinity() : y;
 }
 inline double vector_exp(double x) { return std::exp(x); }
-
-inline float vector_tanh(float x) {
-  // Near 0 the odd polynomial of Cephes' tanhf, beyond 1 - 2 / (e^2|x| + 1).
-  const float z = x * x;
-  float p = -5.70498872745e-3f;
-  p = __builtin_fmaf(p, z, 2.06390887954e-2f);
-  p = __builtin_fmaf(p, z, -5.37397155531e-2f);
-  p = __builtin_fmaf(p, z, 1.33314422036e-1f);
-  p = __builtin_fmaf(p, z, -3.33332819422e-1f);
-  const float near = __builtin_fmaf(p * z, x, x);
-  const float magnitude = x < 0.0f ? -x : x;
-  const float far = 1.0f - 2.0f / (vector_exp(2.0f * magnitude) + 1.0f);
-  return magnitude < 0.625f ? near : (x < 0.0f ? -far : far);
-}
-inline double vector_tanh(double x) { return std::tanh(x); }
 
 }  // namespace sw::kernels::cpu
