@@ -19,13 +19,19 @@ template <class T>
 inline Acc<T> load(const T* x, int64_t i) {
   return static_cast<Acc<T>>(x[i]);
 }
+/// The upper half of the result is bf16::round(value), but that any NaN becomes the one quiet NaN:
+/// its payload would cost a vectorised loop four more instructions.
+inline uint32_t round_to_upper_half(float value) {
+  const uint32_t x = std::bit_cast<uint32_t>(value);
+  return value != value ? 0x7FC00000u : x + 0x7FFFu + ((x >> 16) & 1u);
+}
 inline void store(float* y, int64_t i, float value) { y[i] = value; }
 inline void store(float* y, int64_t i, double value) { y[i] = static_cast<float>(value); }
 inline void store(double* y, int64_t i, double value) { y[i] = value; }
-inline void store(bf16* y, int64_t i, float value) { y[i].bits = bf16::round(value); }
-inline void store(bf16* y, int64_t i, double value) {
-  y[i].bits = bf16::round(static_cast<float>(value));
+inline void store(bf16* y, int64_t i, float value) {
+  y[i].bits = static_cast<uint16_t>(round_to_upper_half(value) >> 16);
 }
+inline void store(bf16* y, int64_t i, double value) { store(y, i, static_cast<float>(value)); }
 
 /// y[i] = value, or += when `Add` (std::bool_constant, from with_accum).
 template <class Add, class T>
@@ -39,13 +45,8 @@ inline void put(Add, T* y, int64_t i, Acc<T> value) {
 using Bf16Pair [[gnu::may_alias, gnu::aligned(2)]] = uint32_t;
 inline float first_of(uint32_t pair) { return std::bit_cast<float>(pair << 16); }
 inline float second_of(uint32_t pair) { return std::bit_cast<float>(pair & 0xFFFF0000u); }
-/// bf16::round of both; the same bits, computed in the upper halves.
 inline uint32_t pair_of(float first, float second) {
-  const auto rounded = [](float value) {
-    const uint32_t x = std::bit_cast<uint32_t>(value);
-    return value != value ? 0x7FC00000u : x + 0x7FFFu + ((x >> 16) & 1u);
-  };
-  return (rounded(first) >> 16) | (rounded(second) & 0xFFFF0000u);
+  return (round_to_upper_half(first) >> 16) | (round_to_upper_half(second) & 0xFFFF0000u);
 }
 
 /// to[i] = fn(in[i]...), or +=, for i in [0, n); all of one element type; `to` may be one of `in`.
