@@ -16,9 +16,9 @@ namespace {
 const std::set<std::string_view> kFree = {
     "allow_changes", "data",       "device",      "eval_capacity_factor",
     "eval_data",     "eval_every", "eval_tokens", "keep_last",
-    "log_every",     "max_time",   "max_tokens",  "recompute",
-    "resume",        "run",        "save_every",  "steps",
-    "vocab"};
+    "log_every",     "max_time",   "max_tokens",  "preset",
+    "recompute",     "resume",     "run",         "save_every",
+    "steps",         "vocab"};
 
 // A run may be steered by these on purpose.
 const std::set<std::string_view> kSteering = {"aux_loss",        "beta1",           "beta2",
@@ -32,12 +32,14 @@ const std::set<std::string_view> kSteering = {"aux_loss",        "beta1",       
 const std::set<std::string_view> kAutomatic = {"canonical_ranks", "dtype", "target_length",
                                                "vocab_size"};
 
+constexpr const char* kNothing = "nothing";
+
 std::string text_of(const Option& option) {
   std::string text;
   for (const OptionScalar& value : option.values()) {
     text += (text.empty() ? "" : ", ") + option.to_text(value);
   }
-  return text.empty() ? "nothing" : text;
+  return text.empty() ? kNothing : text;
 }
 
 }  // namespace
@@ -77,12 +79,12 @@ void adopt_options(OptionRegistry& registry, const CheckpointReader& reader,
   OptionRegistry then;
   declare(then);
   then.apply_toml(toml, name, Source::file, UnknownKeys::ignore);
-  registry.apply_toml(toml, name, Source::preset, UnknownKeys::ignore);
 
   for (const auto& option : registry.options()) {
     const std::string& key = option->key();
     const Option* before = then.find(key);
-    if (option->scope() != Scope::resolved || before == nullptr) continue;
+    const bool given = option->origin().source != Source::fallback;
+    if (option->scope() != Scope::resolved || before == nullptr || !given) continue;
     const std::string now = text_of(*option), was = text_of(*before);
     if (now == was) continue;
     if (kAutomatic.contains(key) && (now == "0" || now == "auto")) {
@@ -92,15 +94,23 @@ void adopt_options(OptionRegistry& registry, const CheckpointReader& reader,
     }
     if (key == "steps") log::info("--steps {} (the run was started with {})", now, was);
     if (kFree.contains(key)) continue;
-    const bool steering = kSteering.contains(key);
-    SW_CHECK(steering, usage,
-             "{}: {} is {}, but {} was trained with {}; give {}, or start another run with --run",
-             option->origin().where, option->name(), now, file, was, was);
+    const std::string remedy = was == kNothing ? "leave it out" : "give " + was;
+    SW_CHECK(kSteering.contains(key), usage,
+             "{}: {} is {}, but {} was trained with {}; {}, or start another run with --run",
+             option->origin().where, option->name(), now, file, was, remedy);
     SW_CHECK(allow_changes, usage,
-             "{}: {} is {}, but {} was trained with {}; give {}, or add --allow-changes to go on "
-             "with the change",
-             option->origin().where, option->name(), now, file, was, was);
+             "{}: {} is {}, but {} was trained with {}; {}, or add --allow-changes to go on with "
+             "the change",
+             option->origin().where, option->name(), now, file, was, remedy);
     log::warn("{} changes from {} to {}", option->name(), was, now);
+  }
+  // What nobody set here is as it was.
+  for (const auto& option : registry.options()) {
+    const Option* before = then.find(option->key());
+    const bool given = option->origin().source != Source::fallback;
+    if (option->scope() != Scope::resolved || before == nullptr || given) continue;
+    if (before->origin().source == Source::fallback) continue;
+    option->assign(before->values(), Source::preset, before->origin().where);
   }
 }
 

@@ -19,10 +19,11 @@ namespace sw {
 std::optional<std::filesystem::path> resume_point(const RunDirectory& run,
                                                   const std::string& choice);
 
-/// Gives every option that the user did not set the value that the run was started with, and
-/// compares the others. `declare` declares the tool's options in a registry, bound to fields that
-/// outlive the call. Options of this machine and of the run's length may change freely; rates,
-/// dropout and loss weights with `allow_changes`; anything else is another run: usage error.
+/// Gives every option that nobody set (by preset, file, environment or flag) the value that the run
+/// was started with, and compares the others. `declare` declares the tool's options in a registry,
+/// bound to fields that outlive the call. Options of this machine and of the run's length may
+/// change freely; rates, dropout and loss weights with `allow_changes`; anything else is another
+/// run: usage error.
 void adopt_options(OptionRegistry& registry, const CheckpointReader& reader,
                    const std::function<void(OptionRegistry&)>& declare, bool allow_changes);
 

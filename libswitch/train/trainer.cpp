@@ -78,7 +78,11 @@ void Trainer::resume(const CheckpointReader& reader) {
   if (const auto it = meta.attributes.find(kSkipsAttribute); it != meta.attributes.end()) {
     if (const auto* skips = std::get_if<int64_t>(&it->second)) consecutive_skips_ = *skips;
   }
-  committed_step_ = step_;
+  // A run that starts from another's checkpoint has none of its own yet.
+  std::error_code error;
+  if (std::filesystem::equivalent(reader.path(), run_.checkpoint_file(step_), error)) {
+    committed_step_ = step_;
+  }
 }
 
 bool Trainer::done() const {
