@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "libswitch/base/file.h"
 #include "libswitch/base/hash.h"

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "libswitch/base/file.h"
 #include "tests/support/training_case.h"

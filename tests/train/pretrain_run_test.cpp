@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "libswitch/base/file.h"
 #include "libswitch/train/checkpoint_state.h"
