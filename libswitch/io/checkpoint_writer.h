@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "libswitch/io/checkpoint_schema.h"
+#include "libswitch/tensor/rectangle.h"
 #include "libswitch/tensor/tensor.h"
 
 namespace sw {
@@ -32,12 +33,6 @@ struct FileCalls {
   std::function<int(const char* from, const char* to)> rename;
   /// The real calls.
   FileCalls();
-};
-
-/// A box of a tensor: `start` and `count` by dimension; dimensions beyond the rank are ignored.
-struct Rectangle {
-  std::array<int64_t, Shape::kMaxRank> start{};
-  std::array<int64_t, Shape::kMaxRank> count{};
 };
 
 /// What one writer knows of one tile. Plain data, to be gathered over ranks.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "libswitch/base/rng.h"
+#include "libswitch/comm/mesh.h"
 #include "libswitch/tape/tape.h"
 #include "libswitch/tape/var.h"
 
@@ -35,6 +36,7 @@ struct Context {
   uint64_t seed = 0;           // of the run
   int64_t step = 0;            // of the run: randomness is keyed by it
   int64_t first_row = 0;       // global batch row of this shard's row 0
+  const Mesh* mesh = &single_mesh();
   ReplayStore* replay = nullptr;
   bool replaying = false;  // the pass repeats decisions of `replay` instead of recording them
 
