@@ -18,10 +18,10 @@ Recompute recompute_from(const std::string& name) {
   fail(ErrorKind::usage, "recompute: unknown choice '{}', expected none, layer or full", name);
 }
 
-Model::Model(const ModelConfig& config, DType compute, Device device)
-    : config_(config), compute_(compute), device_(device) {
+Model::Model(const ModelConfig& config, DType compute, Device device, const Mesh& mesh)
+    : config_(config), compute_(compute), device_(device), mesh_(&mesh) {
   for (ParameterSpec& spec : parameter_specs(config)) {
-    parameters_.push_back(std::make_unique<Parameter>(std::move(spec), compute, device));
+    parameters_.push_back(std::make_unique<Parameter>(std::move(spec), compute, device, mesh));
     by_name_[parameters_.back()->name()] = parameters_.back().get();
   }
   if (config.experts > 0) {
@@ -215,6 +215,7 @@ Model::StackOutput Model::run_stack(Context& context, const Stack& stack, const 
 ForwardResult Model::forward(Context& context, const ModelInput& input,
                              const ForwardOptions& options) const {
   context.compute = compute_;
+  context.mesh = mesh_;
   context.first_row = input.first_row;
   const StackOutput encoder = run_stack(context, encoder_, input, Var(), options);
   const StackOutput decoder = run_stack(context, decoder_, input, encoder.hidden, options);

@@ -45,13 +45,16 @@ struct ForwardResult {
 
 class Model {
  public:
-  /// Allocates all parameters (contents undefined until initialize or load).
-  Model(const ModelConfig& config, DType compute, Device device = {});
+  /// Allocates this rank's part of all parameters (contents undefined until initialize or load).
+  /// `mesh` must outlive the model. Throws usage when it does not divide a dimension.
+  Model(const ModelConfig& config, DType compute, Device device = {},
+        const Mesh& mesh = single_mesh());
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
   const ModelConfig& config() const { return config_; }
   DType compute() const { return compute_; }
+  const Mesh& mesh() const { return *mesh_; }
   std::vector<std::unique_ptr<Parameter>>& parameters() { return parameters_; }
   const std::vector<std::unique_ptr<Parameter>>& parameters() const { return parameters_; }
   /// The parameter of that name, or null.
@@ -98,6 +101,7 @@ class Model {
   ModelConfig config_;
   DType compute_;
   Device device_;
+  const Mesh* mesh_;
   std::vector<std::unique_ptr<Parameter>> parameters_;
   std::map<std::string, Parameter*> by_name_;
   std::unique_ptr<Router> router_;

@@ -1,5 +1,7 @@
 #include "libswitch/tape/parameter.h"
 
+#include <algorithm>
+
 #include "libswitch/base/parallel.h"
 #include "libswitch/base/rng.h"
 #include "libswitch/kernels/elementwise.h"
@@ -7,23 +9,30 @@
 namespace sw {
 namespace {
 
+double draw_one(const Initializer& initializer, RngKey key, uint64_t index) {
+  switch (initializer.kind) {
+    case Initializer::Kind::constant: return initializer.scale;
+    case Initializer::Kind::normal: return initializer.scale * random_normal(key, index);
+    case Initializer::Kind::truncated_normal:
+      return initializer.scale * random_truncated_normal(key, index);
+    case Initializer::Kind::uniform:
+      return initializer.scale * (2.0 * random_uniform(key, index) - 1.0);
+  }
+  return 0;
+}
+
+// The box of a weight of that shape, each element by its index in the whole.
 template <class T>
-void draw(Tensor& weight, const Initializer& initializer, RngKey key) {
+void draw(Tensor& weight, const Shape& shape, const Rectangle& box, const Initializer& initializer,
+          RngKey key) {
   T* w = weight.data<T>();
+  const int64_t line = shape.rank() > 0 ? weight.size(-1) : 1;
   parallel_for(weight.elements(), 1 << 14, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const auto index = static_cast<uint64_t>(i);
-      switch (initializer.kind) {
-        case Initializer::Kind::constant: w[i] = static_cast<T>(initializer.scale); break;
-        case Initializer::Kind::normal:
-          w[i] = static_cast<T>(initializer.scale * random_normal(key, index));
-          break;
-        case Initializer::Kind::truncated_normal:
-          w[i] = static_cast<T>(initializer.scale * random_truncated_normal(key, index));
-          break;
-        case Initializer::Kind::uniform:
-          w[i] = static_cast<T>(initializer.scale * (2.0 * random_uniform(key, index) - 1.0));
-          break;
+    for (int64_t i = begin; i < end;) {
+      const int64_t line_end = std::min(end, (i / line + 1) * line);
+      const int64_t ahead = index_in_whole(shape, box, i) - i;
+      for (; i < line_end; ++i) {
+        w[i] = static_cast<T>(draw_one(initializer, key, static_cast<uint64_t>(i + ahead)));
       }
     }
   });
@@ -31,13 +40,15 @@ void draw(Tensor& weight, const Initializer& initializer, RngKey key) {
 
 }  // namespace
 
-Parameter::Parameter(ParameterSpec spec, DType compute, Device device) : spec_(std::move(spec)) {
+Parameter::Parameter(ParameterSpec spec, DType compute, Device device, const Mesh& mesh)
+    : spec_(std::move(spec)),
+      placement_(placement_of(spec_.axes)),
+      rectangle_(local_part(spec_.name, spec_.shape, placement_, mesh)) {
   const DType master = master_dtype(compute);
-  master_ = Tensor::empty(spec_.shape, master, device);
-  if (compute != master && !spec_.master_only) {
-    working_ = Tensor::empty(spec_.shape, compute, device);
-  }
-  slot_ = std::make_shared<GradientSlot>(spec_.shape, master, device);
+  const Shape local = shape_of(rectangle_, spec_.shape.rank());
+  master_ = Tensor::empty(local, master, device);
+  if (compute != master && !spec_.master_only) working_ = Tensor::empty(local, compute, device);
+  slot_ = std::make_shared<GradientSlot>(local, master, device);
 }
 
 void Parameter::refresh(const Stream& stream) {
@@ -47,9 +58,9 @@ void Parameter::refresh(const Stream& stream) {
 void Parameter::initialize(const Stream& stream, uint64_t seed) {
   const RngKey key = rng_key(seed, RngPurpose::init, spec_.name);
   if (master_.dtype() == DType::f64) {
-    draw<double>(master_, spec_.initializer, key);
+    draw<double>(master_, spec_.shape, rectangle_, spec_.initializer, key);
   } else {
-    draw<float>(master_, spec_.initializer, key);
+    draw<float>(master_, spec_.shape, rectangle_, spec_.initializer, key);
   }
   refresh(stream);
 }

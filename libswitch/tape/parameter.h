@@ -1,10 +1,11 @@
-// A trainable tensor: name, shape, initialiser, placement, master weight, working copy and
-// gradient.
+// A trainable tensor: name, shape, initialiser, placement, and this rank's part of its master
+// weight, working copy and gradient.
 #pragma once
 
 #include <string>
 #include <vector>
 
+#include "libswitch/tape/placement.h"
 #include "libswitch/tape/var.h"
 
 namespace sw {
@@ -33,10 +34,16 @@ struct ParameterSpec {
 
 class Parameter {
  public:
-  Parameter(ParameterSpec spec, DType compute, Device device);
+  /// Holds this rank's part on `mesh`: all tensors below have its sizes. Throws usage when a
+  /// dimension does not divide.
+  Parameter(ParameterSpec spec, DType compute, Device device, const Mesh& mesh = single_mesh());
 
   const ParameterSpec& spec() const { return spec_; }
   const std::string& name() const { return spec_.name; }
+  /// Which dimensions lie over which axes of a mesh.
+  const Placement& placement() const { return placement_; }
+  /// The part of the whole, spec().shape, that this rank holds.
+  const Rectangle& rectangle() const { return rectangle_; }
   /// Weight in master precision: what the optimizer updates and the checkpoint holds.
   Tensor& master() { return master_; }
   const Tensor& master() const { return master_; }
@@ -44,7 +51,7 @@ class Parameter {
   Tensor& working_copy() { return working_; }
   /// Refreshes the working copy after the master was loaded or initialised.
   void refresh(const Stream& stream);
-  /// Draws the initial master weight and refreshes.
+  /// Draws the initial master weight, the same on every mesh, and refreshes.
   void initialize(const Stream& stream, uint64_t seed);
 
   /// The value that ops use, with the parameter's gradient slot (master precision).
@@ -56,6 +63,8 @@ class Parameter {
 
  private:
   ParameterSpec spec_;
+  Placement placement_;
+  Rectangle rectangle_;
   Tensor master_, working_;
   GradientSlotPtr slot_;
 };

@@ -22,4 +22,16 @@ inline Rectangle whole_of(const Shape& shape) {
   return box;
 }
 
+/// Where element `index` of the box, both row-major, lies in the tensor of that shape.
+inline int64_t index_in_whole(const Shape& shape, const Rectangle& box, int64_t index) {
+  int64_t whole = 0, stride = 1;
+  for (int d = shape.rank() - 1; d >= 0; --d) {
+    const auto i = static_cast<size_t>(d);
+    whole += (box.start[i] + index % box.count[i]) * stride;
+    index /= box.count[i];
+    stride *= shape[d];
+  }
+  return whole;
+}
+
 }  // namespace sw
