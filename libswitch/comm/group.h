@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "libswitch/comm/trace.h"
 #include "libswitch/tensor/tensor.h"
 
 namespace sw {
@@ -56,8 +57,8 @@ class Group {
   /// Rank in the world of every member, by rank in the group.
   const std::vector<int64_t>& world_ranks() const { return world_ranks_; }
 
-  /// x = the sum (largest, smallest) over ranks; f32, f64, bf16 (each sum rounded), i64, i32.
-  /// Recursive halving, then recursive doubling.
+  /// x = the sum (largest, smallest) over ranks; f32, f64, bf16 (each sum rounded), i32. A NaN
+  /// among the values makes the result one.
   void all_reduce(Tensor& x, ReduceOp op = ReduceOp::sum);
   /// Like all_reduce, of one vector that several tensors of one dtype make up; returns at once.
   /// Collectives of other groups may run meanwhile.
@@ -113,6 +114,8 @@ class World {
   /// Ranks of this world on this machine, and which of them this is.
   virtual int64_t local_size() const = 0;
   virtual int64_t local_rank() const = 0;
+  /// What this rank does and did in the collectives of all its groups; any thread may read it.
+  virtual const CommTrace& trace() const = 0;
 };
 
 /// The world of this process: MPI's when a launcher (mpirun, srun) started it, else one rank. MPI
