@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/fault.h"
 #include "libswitch/base/timer.h"
 #include "libswitch/train/metrics.h"
 #include "libswitch/train/pretrain_run.h"
@@ -31,6 +32,7 @@ sw::ToolDescription describe() {
   tool.memory_hint = "lower --batch, or give --accumulate or --recompute full";
   tool.exit_notes = {{75, "stopped on request, with a checkpoint: start again to go on"},
                      {80, "training diverged"}};
+  tool.environment = {{"SW_FAULT", sw::fault_help()}};
   tool.see_also = {"sw-tokenize(1)", "sw-eval(1)", "sw-inspect-router(1)", "swt(5)"};
   return tool;
 }

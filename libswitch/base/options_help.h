@@ -14,6 +14,11 @@ struct ExitNote {
   std::string meaning;
 };
 
+/// An environment variable that is no option.
+struct EnvironmentNote {
+  std::string name, meaning;
+};
+
 /// What a tool says of itself. Only name, summary and usage are indispensable.
 struct ToolDescription {
   std::string name;                // "sw-tokenize"
@@ -23,12 +28,13 @@ struct ToolDescription {
   std::string description;            // paragraphs for the man page, separated by empty lines
   std::string positional_name;        // "FILE", in messages; empty: takes no arguments
   int min_positionals = 0;
-  int max_positionals = 0;            // -1: any number
-  bool prints_results = false;        // takes --json
-  bool ignores_sigpipe = false;       // a closed stdout must not end the run
-  std::string memory_hint;            // what to lower when memory is out: "lower --batch"
-  std::vector<ExitNote> exit_notes;   // codes of its own
-  std::vector<std::string> see_also;  // "sw-pretrain(1)", "swt(5)"
+  int max_positionals = 0;                   // -1: any number
+  bool prints_results = false;               // takes --json
+  bool ignores_sigpipe = false;              // a closed stdout must not end the run
+  std::string memory_hint;                   // what to lower when memory is out: "lower --batch"
+  std::vector<ExitNote> exit_notes;          // codes of its own
+  std::vector<EnvironmentNote> environment;  // variables of its own
+  std::vector<std::string> see_also;         // "sw-pretrain(1)", "swt(5)"
 };
 
 /// At most 24 lines of 80 columns: usage, summary, the plain options (as many as fit), examples.

@@ -113,6 +113,9 @@ std::string man_page(const OptionRegistry& registry, const ToolDescription& tool
   text += ".SH ENVIRONMENT\n";
   text += ".TP\n\\fBSW_PRESETS\\fR\nFolders of presets to search first, with : between them.\n";
   text += ".TP\n\\fBNO_COLOR\\fR\n" + roff("When set, no colour unless --color always.") + "\n";
+  for (const EnvironmentNote& note : tool.environment) {
+    text += fmt::format(".TP\n\\fB{}\\fR\n{}", note.name, paragraphs(note.meaning));
+  }
   text += ".SH EXIT STATUS\n";
   std::vector<ExitNote> notes = {
       {0, "Done."},

@@ -13,6 +13,7 @@
 #include <unordered_map>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/fault.h"
 #include "libswitch/base/file.h"
 #include "libswitch/base/hash.h"
 #include "libswitch/base/parallel.h"
@@ -26,12 +27,24 @@ namespace sw {
 namespace fs = std::filesystem;
 
 FileCalls::FileCalls()
-    : pwrite([](int fd, const void* data, size_t bytes, off_t offset) {
+    : pwrite([](int fd, const void* data, size_t bytes, off_t offset) -> ssize_t {
+        const FaultEffect fault = fault_at(FaultSite::ckpt_write);
+        if (const int code = fault_errno(fault)) return errno = code, -1;
+        if (fault == FaultEffect::short_write) bytes = (bytes + 1) / 2;
         return ::pwrite(fd, data, bytes, offset);
       }),
-      fsync([](int fd) { return ::fsync(fd); }),
-      allocate([](int fd, off_t bytes) { return ::fallocate(fd, 0, 0, bytes); }),
-      rename([](const char* from, const char* to) { return std::rename(from, to); }) {}
+      fsync([](int fd) {
+        if (const int code = fault_errno(fault_at(FaultSite::ckpt_fsync))) return errno = code, -1;
+        return ::fsync(fd);
+      }),
+      allocate([](int fd, off_t bytes) {
+        if (const int code = fault_errno(fault_at(FaultSite::ckpt_stage))) return errno = code, -1;
+        return ::fallocate(fd, 0, 0, bytes);
+      }),
+      rename([](const char* from, const char* to) {
+        if (const int code = fault_errno(fault_at(FaultSite::ckpt_rename))) return errno = code, -1;
+        return std::rename(from, to);
+      }) {}
 
 namespace {
 
@@ -287,6 +300,7 @@ CommittedCheckpoint CheckpointWriter::Impl::commit() {
            "{}: cannot rename {} to it: {}", final_path.string(), temporary.string(),
            std::strerror(errno));
   owner = false;
+  fault_at(FaultSite::ckpt_commit);
   const fs::path folder = final_path.has_parent_path() ? final_path.parent_path() : fs::path(".");
   const FileDescriptor folder_fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   SW_CHECK(folder_fd.get() >= 0 && calls.fsync(folder_fd.get()) == 0, io,
