@@ -10,6 +10,9 @@ namespace sw::kernels {
 
 struct AttentionParams {
   int64_t batch = 0, heads = 0, head_dim = 0;
+  // Heads may be cut over ranks: these are heads [first_head, first_head + heads) of total_heads.
+  int64_t first_head = 0;
+  int64_t total_heads = 0;   // 0: heads
   int64_t query_length = 0;  // T
   int64_t key_length = 0;    // S
   bool causal = false;       // key j is visible to query i only if j <= i
@@ -26,8 +29,8 @@ struct AttentionParams {
 /// i32, both or neither: key j is visible to query i only if their segments are equal. Softmax in
 /// master precision. A query that sees no key at all gets the uniform mean over all S keys' values
 /// (what adding -1e9 everywhere amounts to), with no gradient to q, k and bias. Dropout scales kept
-/// weights by 1/(1-rate); draw index: ((first_row+b)·H + h)·S + j, or
-/// (((first_row+b)·H + h)·T + i)·S + j when not shared over queries.
+/// weights by 1/(1-rate); draw index: ((first_row+b)·total_heads + first_head + h)·S + j, or
+/// (((first_row+b)·total_heads + first_head + h)·T + i)·S + j when not shared over queries.
 SW_KERNEL(attention_forward, Tensor& out, Tensor& log_sum_exp, const Tensor& q, const Tensor& k,
           const Tensor& v, const Tensor& bias, const Tensor& query_segments,
           const Tensor& key_segments, const AttentionParams& params)

@@ -32,9 +32,13 @@ struct DropoutParams {
   int64_t first_row = 0;  // global index of row 0 of x [N, D]
   int64_t rows_per_mask =
       1;  // this many consecutive rows share one mask (sequence length: shared over it)
+  // Columns may be cut over ranks: x holds [first_column, first_column + D) of total_columns.
+  int64_t first_column = 0;
+  int64_t total_columns = 0;  // 0: D
 };
-/// y = x·mask/(1-rate) for x [N, D] (or +=); draw index: ((first_row + n) / rows_per_mask)·D + d,
-/// kept iff the uniform draw is >= rate. The backward pass is the same map applied to the gradient.
+/// y = x·mask/(1-rate) for x [N, D] (or +=); draw index: ((first_row + n) /
+/// rows_per_mask)·total_columns + first_column + d, kept iff the uniform draw is >= rate. The
+/// backward pass is the same map applied to the gradient.
 SW_KERNEL(dropout, Tensor& y, Accum accum, const Tensor& x, const DropoutParams& params)
 
 /// y = x with rows whose mask [N] u8 is 0 set to zero; y may be x. Its own backward.

@@ -118,20 +118,22 @@ Var expert_dropout(Context& context, const Var& hidden, double rate, uint64_t si
   for (int64_t i = 0; i < plan.tokens * plan.choices; ++i) {
     if (row_of[i] >= 0) index[row_of[i]] = static_cast<int32_t>(i);
   }
-  const RngKey key = context.key(RngPurpose::dropout, site);
-  const int64_t first_row = first_token * plan.choices;
+  const MeshPart columns = context.mesh->model_part();
+  const int64_t total_columns = hidden.value().size(1) * columns.parts;
+  const kernels::RowDropoutParams params{rate, context.key(RngPurpose::dropout, site),
+                                         first_token * plan.choices, columns.begin(total_columns),
+                                         total_columns};
   Tensor y = Tensor::empty(hidden.shape(), hidden.value().dtype(), context.device());
-  kernels::row_dropout(context.stream, y, Accum::write, hidden.value(), row_index, rate, key,
-                       first_row);
+  kernels::row_dropout(context.stream, y, Accum::write, hidden.value(), row_index, params);
   Var output = context.output(std::move(y), {&hidden});
   if (context.records(output)) {
-    context.tape->record([stream = context.stream, dx = hidden.slot(), dy = output.slot(),
-                          row_index, rate, key, first_row] {
-      if (!dy->is_set()) return;
-      const ProfileRegion region("expert dropout backward", 0, traffic(2, dy->gradient()));
-      auto [d_x, accum] = dx->target();
-      kernels::row_dropout(stream, d_x, accum, dy->gradient(), row_index, rate, key, first_row);
-    });
+    context.tape->record(
+        [stream = context.stream, dx = hidden.slot(), dy = output.slot(), row_index, params] {
+          if (!dy->is_set()) return;
+          const ProfileRegion region("expert dropout backward", 0, traffic(2, dy->gradient()));
+          auto [d_x, accum] = dx->target();
+          kernels::row_dropout(stream, d_x, accum, dy->gradient(), row_index, params);
+        });
   }
   return output;
 }

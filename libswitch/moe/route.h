@@ -36,8 +36,9 @@ Routed route(Context& context, const Router& router, const Var& logits, RouterIn
 /// rows [R, D] of the experts, in order of the plan's rows, from x [N, D].
 Var dispatch(Context& context, const Var& x, const RoutingPlan& plan);
 
-/// Dropout on the experts' hidden rows [R, F] in training, else `hidden` itself; a row's mask is
-/// keyed by the global index of its token and choice. `first_token` is the global index of token 0.
+/// Dropout on the experts' hidden rows in training, else `hidden` itself: [R, F], or this rank's
+/// [R, F/M] of M model ranks. A row's mask is keyed by the global index of its token and choice.
+/// `first_token` is the global index of token 0.
 Var expert_dropout(Context& context, const Var& hidden, double rate, uint64_t site,
                    const RoutingPlan& plan, int64_t first_token);
 

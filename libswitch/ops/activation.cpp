@@ -54,11 +54,13 @@ Var geglu(Context& context, const Var& a, const Var& b) {
 }
 
 Var dropout(Context& context, const Var& x, double rate, uint64_t site, int64_t first_row,
-            int64_t rows_per_mask) {
+            int64_t rows_per_mask, MeshPart columns) {
   if (!context.training || rate == 0) return x;
   const ProfileRegion region("dropout forward", 0, traffic(2, x.value()));
-  const kernels::DropoutParams params{rate, context.key(RngPurpose::dropout, site), first_row,
-                                      rows_per_mask};
+  const int64_t total_columns = x.value().size(-1) * columns.parts;
+  const kernels::DropoutParams params{
+      rate,          context.key(RngPurpose::dropout, site), first_row,
+      rows_per_mask, columns.begin(total_columns),           total_columns};
   Tensor y = Tensor::empty(x.shape(), x.value().dtype(), context.device());
   kernels::dropout(context.stream, y, Accum::write, x.value(), params);
   Var output = context.output(std::move(y), {&x});

@@ -11,9 +11,10 @@ Var relu(Context& context, const Var& x);
 Var geglu(Context& context, const Var& a, const Var& b);
 
 /// Dropout for x [N, D] in training, else x itself. `rows_per_mask` consecutive rows share one
-/// mask; `first_row` is the global index of row 0. `site` identifies the place in the model.
+/// mask; `first_row` is the global index of row 0. `site` identifies the place in the model. Where
+/// columns are cut over ranks, `columns` says which part of them x is.
 Var dropout(Context& context, const Var& x, double rate, uint64_t site, int64_t first_row,
-            int64_t rows_per_mask);
+            int64_t rows_per_mask, MeshPart columns = {});
 
 /// Rows whose mask is 0 become zero; x itself when the mask is undefined.
 Var mask_rows(Context& context, const Var& x, const Tensor& row_mask);

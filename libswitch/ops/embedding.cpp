@@ -1,9 +1,21 @@
 #include "libswitch/ops/embedding.h"
 
 #include "libswitch/base/profile.h"
+#include "libswitch/kernels/columns.h"
 #include "libswitch/kernels/embedding.h"
+#include "libswitch/ops/model_parallel.h"
 
 namespace sw::ops {
+namespace {
+
+// The rows of the whole vocabulary that this rank's table holds.
+kernels::VocabularyPart vocabulary_part(const Context& context, const Var& table) {
+  const MeshPart part = context.mesh->model_part();
+  const int64_t rows = table.value().size(0);
+  return {part.index * rows, part.parts * rows};
+}
+
+}  // namespace
 
 Var embedding(Context& context, const Var& table, const Tensor& ids) {
   const double rows_bytes = static_cast<double>(ids.elements() * table.value().size(1) *
@@ -11,28 +23,47 @@ Var embedding(Context& context, const Var& table, const Tensor& ids) {
   const ProfileRegion region("embedding forward", 0, 2 * rows_bytes);
   Tensor y = Tensor::empty({ids.elements(), table.value().size(1)}, table.value().dtype(),
                            context.device());
-  kernels::embedding_forward(context.stream, y, table.value(), ids);
+  const kernels::VocabularyPart part = vocabulary_part(context, table);
+  kernels::embedding_forward(context.stream, y, table.value(), ids, part);
   Var output = context.output(std::move(y), {&table});
   if (context.records(output)) {
     context.tape->record(
-        [stream = context.stream, table = table.slot(), ids, dy = output.slot(), rows_bytes] {
+        [stream = context.stream, table = table.slot(), ids, part, dy = output.slot(), rows_bytes] {
           if (!dy->is_set()) return;
           const ProfileRegion region("embedding backward", 0, 3 * rows_bytes);
           auto [d_table, accum] = table->target();
-          kernels::embedding_backward(stream, d_table, accum, dy->gradient(), ids);
+          kernels::embedding_backward(stream, d_table, accum, dy->gradient(), ids, part);
         });
   }
-  return output;
+  return sum_over_model(context, output);  // one rank has the row, the others zeros: exact
 }
 
-kernels::CrossEntropySums cross_entropy(Context& context, const Var& hidden, const Var& table,
-                                        const Tensor& targets,
-                                        const kernels::CrossEntropyParams& params, Tensor logits) {
-  SW_CHECK(hidden.value().rank() == 2 && table.value().rank() == 2 &&
-               hidden.value().size(1) == table.value().size(1) &&
-               targets.elements() == hidden.value().size(0),
-           internal, "cross_entropy: hidden {}, table {}, targets {}", hidden.shape().str(),
+kernels::CrossEntropySums cross_entropy(Context& context, const Var& whole_hidden, const Var& table,
+                                        const Tensor& targets, kernels::CrossEntropyParams params,
+                                        Tensor logits) {
+  SW_CHECK(whole_hidden.value().rank() == 2 && table.value().rank() == 2 &&
+               whole_hidden.value().size(1) == table.value().size(1) &&
+               targets.elements() == whole_hidden.value().size(0),
+           internal, "cross_entropy: hidden {}, table {}, targets {}", whole_hidden.shape().str(),
            table.shape().str(), targets.shape().str());
+  const Var hidden = copy_to_model(context, whole_hidden);
+  Group& group = context.mesh->model();
+  params.part = vocabulary_part(context, table);
+  Tensor part_logits = logits;
+  if (group.size() > 1) {
+    params.gather_statistics = [&](const Tensor& mine) {
+      const ProfileRegion region(kNoScope, "model all-gather", 0,
+                                 static_cast<double>(group.size() * mine.bytes()));
+      Tensor all =
+          Tensor::empty({group.size() * mine.size(0), mine.size(1)}, mine.dtype(), mine.device());
+      group.all_gather(all, mine);
+      return all.view({group.size(), mine.size(0), mine.size(1)});
+    };
+    if (logits.defined()) {
+      part_logits =
+          Tensor::empty({logits.size(0), table.value().size(0)}, logits.dtype(), context.device());
+    }
+  }
   const bool records = context.tape != nullptr && hidden.needs_gradient();
   // Forward and, when recording, both gradients in one pass: three products.
   const double products = records ? 3 : 1;
@@ -52,8 +83,12 @@ kernels::CrossEntropySums cross_entropy(Context& context, const Var& hidden, con
     }
   }
   kernels::CrossEntropySums sums;
-  kernels::cross_entropy(context.stream, &sums, d_hidden, d_table, accum, logits, hidden.value(),
-                         table.value(), targets, params);
+  kernels::cross_entropy(context.stream, &sums, d_hidden, d_table, accum, part_logits,
+                         hidden.value(), table.value(), targets, params);
+  if (logits.defined() && group.size() > 1) {
+    const Tensor all = gathered_columns(context.stream, group, part_logits);
+    kernels::copy_columns(context.stream, logits, 0, all, 0, logits.size(1));
+  }
   if (records) {
     context.tape->record([stream = context.stream, slot = hidden.slot(), d_hidden] {
       slot->adopt(stream, d_hidden);

@@ -6,16 +6,17 @@
 
 namespace sw::ops {
 
-/// y [N, D] = table[ids]; table [V, D], ids [N] i32.
+/// y [N, D] = table[ids]; table [V, D], or this rank's [V/M, D] of M model ranks; ids [N] i32 in
+/// [0, V).
 Var embedding(Context& context, const Var& table, const Tensor& ids);
 
 /// Cross-entropy of softmax(logit_scale·hidden·tableᵀ) (kernels/cross_entropy.h). Its gradient is
 /// that of sums.loss with weight 1: the loss is the root of the backward pass. The table's part is
 /// formed here, in the forward pass, while the logits are at hand. `logits` [N, V] master is filled
-/// when defined.
+/// when defined. table [V, D], or this rank's [V/M, D] of M model ranks: sums, logits and the
+/// gradient of hidden are alike on all of them.
 kernels::CrossEntropySums cross_entropy(Context& context, const Var& hidden, const Var& table,
-                                        const Tensor& targets,
-                                        const kernels::CrossEntropyParams& params,
+                                        const Tensor& targets, kernels::CrossEntropyParams params,
                                         Tensor logits = {});
 
 }  // namespace sw::ops

@@ -96,9 +96,11 @@ void register_all(DType dtype, const std::string& suffix) {
     rows_of.data<int32_t>()[other] = static_cast<int32_t>(n);
   }
   const int64_t table_bytes = 32128 * kWidth * element_bytes(master);
-  add("embedding_forward", 2 * pass, [=]() mutable { embedding_forward(kStream, y, table, ids); });
-  add("embedding_backward", pass + table_bytes,
-      [=]() mutable { embedding_backward(kStream, d_table, Accum::write, d, ids); });
+  add("embedding_forward", 2 * pass,
+      [=]() mutable { embedding_forward(kStream, y, table, ids, VocabularyPart{}); });
+  add("embedding_backward", pass + table_bytes, [=]() mutable {
+    embedding_backward(kStream, d_table, Accum::write, d, ids, VocabularyPart{});
+  });
   const Tensor gate = pattern({kTokens, 1}, master);
   Tensor d_gate = pattern({kTokens, 1}, master);
   add("dispatch_forward", 2 * pass, [=]() mutable { dispatch_forward(kStream, y, x, tokens); });

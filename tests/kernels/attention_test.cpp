@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "libswitch/kernels/columns.h"
 #include "tests/support/kernel_case.h"
 
 namespace sw::kernels {
@@ -334,6 +335,45 @@ TEST(Attention, DropoutOfARowIsThatOfItsGlobalIndex) {
     expect_same_bits(one.out, all.out.slice(40, 60), "out");
     expect_same_bits(one.d_q, all.d_q.slice(40, 60), "d_q");
     expect_same_bits(one.d_v, all.d_v.slice(40, 60), "d_v");
+  }
+}
+
+Tensor block_of(const Tensor& x, int64_t first, int64_t columns) {
+  Tensor y = Tensor::empty({x.size(0), columns}, x.dtype());
+  copy_columns(kStream, y, 0, x, first, columns);
+  return y;
+}
+
+TEST(Attention, APartOfTheHeadsIsThatOfAllOfThem) {
+  for (const DType dtype : test::kFloatTypes) {
+    for (const bool shared : {true, false}) {
+      const Case whole = make_case({.batch = 2,
+                                    .heads = 4,
+                                    .queries = 20,
+                                    .keys = 20,
+                                    .causal = shared,
+                                    .dropout = 0.3,
+                                    .shared = shared,
+                                    .dtype = dtype});
+      const Results all = run(whole);
+      Case part = whole;
+      part.params.heads = 2, part.params.total_heads = 4;
+      for (const int64_t first : {0, 2}) {
+        part.params.first_head = first;
+        const auto cut = [&](const Tensor& x) { return block_of(x, first * 16, 2 * 16); };
+        part.q = cut(whole.q), part.k = cut(whole.k), part.v = cut(whole.v);
+        part.d_out = cut(whole.d_out);
+        part.bias = whole.bias.slice(first, first + 2).clone();
+        const Results got = run(part);
+        expect_same_bits(got.out, cut(all.out), "out");
+        expect_same_bits(got.d_q, cut(all.d_q), "d_q");
+        expect_same_bits(got.d_k, cut(all.d_k), "d_k");
+        expect_same_bits(got.d_v, cut(all.d_v), "d_v");
+        expect_same_bits(got.d_bias, all.d_bias.slice(first, first + 2).clone(), "d_bias");
+      }
+      part.params.first_head = 3;
+      EXPECT_THROW(run(part), Error);
+    }
   }
 }
 

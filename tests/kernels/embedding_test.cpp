@@ -9,6 +9,7 @@ namespace {
 
 using test::expect_accumulates;
 using test::expect_close;
+using test::expect_same_bits;
 using test::expect_thread_invariant;
 using test::int_tensor;
 using test::nan_tensor;
@@ -30,7 +31,7 @@ TEST(Embedding, ForwardCopiesTheRowsOfTheTable) {
     const Tensor table = random_tensor({19, 33}, dtype, 1);
     const Tensor ids = skewed_ids(65, 19);
     Tensor y = nan_tensor({65, 33}, dtype);
-    embedding_forward(kStream, y, table, ids);
+    embedding_forward(kStream, y, table, ids, VocabularyPart{});
     const std::vector<double> t = table.to_vector(), got = y.to_vector();
     for (int64_t n = 0; n < 65; ++n) {
       for (int64_t d = 0; d < 33; ++d) {
@@ -49,7 +50,9 @@ TEST(Embedding, BackwardSumsTheRowsOfEveryId) {
         const DType master = master_dtype(dtype);
         const Tensor d_table = expect_accumulates(
             {vocabulary, width}, master,
-            [&](Tensor& out, Accum accum) { embedding_backward(kStream, out, accum, d_y, ids); },
+            [&](Tensor& out, Accum accum) {
+              embedding_backward(kStream, out, accum, d_y, ids, VocabularyPart{});
+            },
             "d_table", 130);
         std::vector<double> want(static_cast<size_t>(vocabulary * width), 0.0);
         const std::vector<double> d = d_y.to_vector();
@@ -68,7 +71,7 @@ TEST(Embedding, BackwardAddsInOrderOfPositions) {
   // 2^24 + 1 + 1 in f32 is 2^24 from the left, and 2^24 + 2 in any other order.
   const Tensor d_y = Tensor::from({3, 1}, std::vector<float>{0x1p24f, 1, 1});
   Tensor d_table = nan_tensor({2, 1}, DType::f32);
-  embedding_backward(kStream, d_table, Accum::write, d_y, int_tensor({1, 1, 1}));
+  embedding_backward(kStream, d_table, Accum::write, d_y, int_tensor({1, 1, 1}), VocabularyPart{});
   EXPECT_EQ(d_table.to_vector(), (std::vector<double>{0, 0x1p24}));
 }
 
@@ -78,7 +81,7 @@ TEST(Embedding, BitsDoNotDependOnThreads) {
     expect_thread_invariant(
         [&] {
           Tensor d_table = nan_tensor({3001, 513}, master_dtype(dtype));
-          embedding_backward(kStream, d_table, Accum::write, d_y, ids);
+          embedding_backward(kStream, d_table, Accum::write, d_y, ids, VocabularyPart{});
           return std::vector<Tensor>{d_table};
         },
         "embedding_backward");
@@ -91,7 +94,7 @@ TEST(Embedding, AnIdOutsideTheTableIsAnErrorThatNamesIt) {
   for (const int32_t bad : {10, -1, INT32_MIN, INT32_MAX}) {
     const Tensor ids = int_tensor({1, 9, bad});
     try {
-      embedding_forward(kStream, y, table, ids);
+      embedding_forward(kStream, y, table, ids, VocabularyPart{});
       FAIL() << "id " << bad << " was accepted";
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::usage);
@@ -100,14 +103,48 @@ TEST(Embedding, AnIdOutsideTheTableIsAnErrorThatNamesIt) {
       EXPECT_NE(message.find("position 2"), std::string::npos) << message;
       EXPECT_NE(message.find("10 rows"), std::string::npos) << message;
     }
-    EXPECT_THROW(embedding_backward(kStream, d_table, Accum::write, y, ids), Error);
+    EXPECT_THROW(embedding_backward(kStream, d_table, Accum::write, y, ids, VocabularyPart{}),
+                 Error);
+  }
+}
+
+TEST(Embedding, PartsOfTheTableTogetherAreTheTable) {
+  for (const DType dtype : test::kFloatTypes) {
+    const Tensor table = random_tensor({18, 33}, dtype, 1), ids = skewed_ids(700, 18);
+    const Tensor d_y = random_tensor({700, 33}, dtype, 2);
+    Tensor whole = nan_tensor({700, 33}, dtype);
+    Tensor d_whole = nan_tensor({18, 33}, master_dtype(dtype));
+    embedding_forward(kStream, whole, table, ids, VocabularyPart{});
+    embedding_backward(kStream, d_whole, Accum::write, d_y, ids, VocabularyPart{});
+    std::vector<double> sum(whole.elements());
+    for (const int64_t first : {0, 6, 12}) {
+      const VocabularyPart part{first, 18};
+      Tensor y = nan_tensor({700, 33}, dtype), d_table = nan_tensor({6, 33}, master_dtype(dtype));
+      embedding_forward(kStream, y, table.slice(first, first + 6), ids, part);
+      embedding_backward(kStream, d_table, Accum::write, d_y, ids, part);
+      expect_same_bits(d_table, d_whole.slice(first, first + 6).clone(), "gradient of a part");
+      const std::vector<double> values = y.to_vector();
+      for (size_t i = 0; i < sum.size(); ++i) sum[i] += values[i];
+    }
+    EXPECT_EQ(sum, whole.to_vector());
+  }
+}
+
+TEST(Embedding, AnIdOutsideTheWholeTableIsAnErrorOnEveryPart) {
+  const Tensor table = random_tensor({6, 3}, DType::f32, 1);
+  Tensor y = nan_tensor({1, 3}, DType::f32);
+  for (const int64_t first : {0, 12}) {
+    EXPECT_NO_THROW(
+        embedding_forward(kStream, y, table, int_tensor({17}), VocabularyPart{first, 18}));
+    EXPECT_THROW(embedding_forward(kStream, y, table, int_tensor({18}), VocabularyPart{first, 18}),
+                 Error);
   }
 }
 
 TEST(Embedding, NoPositionsGiveZeros) {
   Tensor d_table = nan_tensor({4, 3}, DType::f32);
   embedding_backward(kStream, d_table, Accum::write, Tensor::empty({0, 3}, DType::f32),
-                     int_tensor({}));
+                     int_tensor({}), VocabularyPart{});
   EXPECT_EQ(d_table.to_vector(), std::vector<double>(12, 0.0));
 }
 

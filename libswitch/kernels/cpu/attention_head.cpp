@@ -30,6 +30,10 @@ void check_attention(const char* where, const Tensor& out, const Tensor& log_sum
                p.key_length >= (p.query_length > 0 ? 1 : 0),
            internal, "{}: batch {}, heads {}, head_dim {}, query_length {}, key_length {}", where,
            p.batch, p.heads, p.head_dim, p.query_length, p.key_length);
+  SW_CHECK(
+      p.first_head >= 0 && p.first_head + p.heads <= (p.total_heads == 0 ? p.heads : p.total_heads),
+      internal, "{}: heads {} to {} of {}", where, p.first_head, p.first_head + p.heads,
+      p.total_heads);
   SW_CHECK(p.dropout >= 0 && p.dropout < 1, internal, "{}: dropout {} is not in [0, 1)", where,
            p.dropout);
   SW_CHECK(q.defined() && is_floating(q.dtype()), internal, "{}: q: expected f32, bf16 or f64",

@@ -53,8 +53,9 @@ AttentionHead<T> attention_head(int64_t row, int64_t head_index, const Tensor& q
   head.dropout = p.dropout;
   head.share_over_queries = p.share_over_queries;
   head.dropout_key = p.dropout_key;
+  const int64_t total_heads = p.total_heads == 0 ? p.heads : p.total_heads;
   head.first_draw =
-      static_cast<uint64_t>(((p.first_row + row) * p.heads + head_index) *
+      static_cast<uint64_t>(((p.first_row + row) * total_heads + p.first_head + head_index) *
                             (p.share_over_queries ? p.key_length : p.query_length * p.key_length));
   return head;
 }

@@ -25,13 +25,25 @@ struct RowResult {
   bool correct = false;
 };
 
+// Of one row in one part of the vocabulary; as in cross_entropy.h.
+struct RowStatistics {
+  double largest = 0;
+  double sum = 0;
+  double plain_sum = 0;  // 0 without label smoothing
+  double target = 0;
+  double first_is_target = 0;
+};
+static_assert(sizeof(RowStatistics) == kCrossEntropyStatistics * sizeof(double));
+
 // Fixed factors of one call.
 struct Scales {
   double logit_scale = 1;
   double weight = 1;
   double z_loss = 0;
   double smoothing = 0;
-  int64_t classes = 0;  // logits that take part
+  int64_t classes = 0;        // logits that take part
+  int64_t local_classes = 0;  // of these, in this part
+  int64_t first = 0;          // the first of them
 };
 
 template <class A, class Term>
@@ -45,44 +57,93 @@ double long_sum(int64_t n, const Term& term) {
   return sum;
 }
 
-// Loss of one row of raw products x [V], overwritten with its logits (scaled), and then, when
-// d_logits is given, the gradient of the loss by the raw products in d_logits [V] (which may be x).
-template <class A, class T>
-RowResult row_loss(A* x, int64_t width, int64_t target, const Scales& scales, T* d_logits) {
-  const int64_t classes = scales.classes;
+// Statistics of one row of raw products x [V]; its local_classes become exp(logit - largest).
+// `target` counts from the part's first class.
+template <class A>
+RowStatistics row_statistics(A* x, int64_t target, const Scales& scales) {
+  const int64_t classes = scales.local_classes;
+  const bool held = target >= 0 && target < classes;
   const A factor = static_cast<A>(scales.logit_scale);
   const A top = lane_max<A>(classes, -std::numeric_limits<A>::infinity(),
                             [=](int64_t i) { return factor * x[i]; });
-  const A at_target = factor * x[target];
-  RowResult result;
-  result.correct = at_target >= top;
-  for (int64_t i = 0; result.correct && i < target; ++i) result.correct = factor * x[i] < top;
-  double plain_sum = 0;
+  RowStatistics row;
+  row.largest = static_cast<double>(top);
+  if (held) {
+    const A at_target = factor * x[target];
+    row.target = static_cast<double>(at_target);
+    bool first = at_target >= top;
+    for (int64_t i = 0; first && i < target; ++i) first = factor * x[i] < top;
+    row.first_is_target = first ? 1 : 0;
+  }
   if (scales.smoothing != 0) {
-    plain_sum = long_sum<A>(classes, [=](int64_t i) { return factor * x[i]; });
+    row.plain_sum = long_sum<A>(classes, [=](int64_t i) { return factor * x[i]; });
   }
 #pragma omp simd
   for (int64_t i = 0; i < classes; ++i) x[i] = vector_exp(factor * x[i] - top);
-  const double sum = long_sum<A>(classes, [x](int64_t i) { return x[i]; });
-  const double log_z = static_cast<double>(top) + std::log(sum);
-  const double uniform = scales.smoothing / static_cast<double>(classes);
-  result.log_likelihood = static_cast<double>(at_target) - log_z;
-  result.z_loss = scales.z_loss * log_z * log_z;
-  result.loss = log_z - (1.0 - scales.smoothing) * static_cast<double>(at_target) -
-                uniform * plain_sum + result.z_loss;
-  if (d_logits == nullptr) return result;
+  row.sum = long_sum<A>(classes, [x](int64_t i) { return x[i]; });
+  return row;
+}
 
+// A row of the whole vocabulary.
+struct RowSums {
+  double largest = 0, sum = 0, plain_sum = 0, target = 0, log_z = 0;
+  bool correct = false;
+};
+
+// Joins the statistics that `parts` parts have of one row, `stride` rows apart, in order of parts.
+// A target that is the first largest of its part is correct if no part before reaches it and none
+// behind surpasses it.
+RowSums join_parts(const RowStatistics* row, int64_t parts, int64_t stride) {
+  RowSums all;
+  all.largest = row->largest;
+  for (int64_t p = 1; p < parts; ++p) all.largest = std::max(all.largest, row[p * stride].largest);
+  bool beaten = false;
+  for (int64_t p = 0; p < parts; ++p) {
+    const RowStatistics& part = row[p * stride];
+    // exp(0) for a lone part: nothing is rounded. A part without classes has sum 0.
+    all.sum += part.sum * std::exp(part.largest - all.largest);
+    all.plain_sum += part.plain_sum;
+    all.target += part.target;
+    if (part.first_is_target != 0) all.correct = part.largest >= all.largest && !beaten;
+    beaten = beaten || part.largest >= all.largest;
+  }
+  all.log_z = all.largest + std::log(all.sum);
+  return all;
+}
+
+RowResult row_result(const RowSums& row, const Scales& scales) {
+  const double uniform = scales.smoothing / static_cast<double>(scales.classes);
+  RowResult result;
+  result.correct = row.correct;
+  result.log_likelihood = row.target - row.log_z;
+  result.z_loss = scales.z_loss * row.log_z * row.log_z;
+  result.loss =
+      row.log_z - (1.0 - scales.smoothing) * row.target - uniform * row.plain_sum + result.z_loss;
+  return result;
+}
+
+// Gradient of the loss by the raw products, in d_logits [width] (which may be x), from what
+// row_statistics left in x; `largest` is what it subtracted.
+template <class A, class T>
+void row_gradient(T* d_logits, const A* x, int64_t width, int64_t target, const RowSums& row,
+                  double largest, const Scales& scales) {
+  const int64_t classes = scales.local_classes;
+  const bool held = target >= 0 && target < classes;
+  const double uniform = scales.smoothing / static_cast<double>(scales.classes);
   const double outer = scales.weight * scales.logit_scale;
-  const double slope = outer * (1.0 + 2.0 * scales.z_loss * log_z) / sum;
+  const double slope =
+      outer * (1.0 + 2.0 * scales.z_loss * row.log_z) / row.sum * std::exp(largest - row.largest);
   const A of_exp = static_cast<A>(slope);
   const A shift = static_cast<A>(outer * uniform);
-  const double target_value =
-      slope * static_cast<double>(x[target]) - outer * uniform - outer * (1.0 - scales.smoothing);
+  double target_value = 0;
+  if (held) {
+    target_value =
+        slope * static_cast<double>(x[target]) - outer * uniform - outer * (1.0 - scales.smoothing);
+  }
 #pragma omp simd
   for (int64_t i = 0; i < classes; ++i) store(d_logits, i, x[i] * of_exp - shift);
-  store(d_logits, target, static_cast<A>(target_value));
+  if (held) store(d_logits, target, static_cast<A>(target_value));
   std::fill(d_logits + classes, d_logits + width, T{});
-  return result;
 }
 
 // Rows [begin, end) of the list as one tensor: a view where they follow one another, else a copy.
@@ -114,7 +175,8 @@ void scatter_rows(Tensor& x, const std::vector<int64_t>& list, int64_t begin, in
 template <class T>
 void run(const Stream& stream, CrossEntropySums* sums, Tensor& d_hidden, Tensor& d_table,
          Accum accum_table, Tensor& logits, const Tensor& hidden, const Tensor& table,
-         const int32_t* target, const Scales& scales) {
+         const int32_t* target, const Scales& scales,
+         const std::function<Tensor(const Tensor&)>& gather) {
   using A = Acc<T>;
   const int64_t rows = hidden.size(0);
   const int64_t width = table.size(0);
@@ -141,6 +203,11 @@ void run(const Stream& stream, CrossEntropySums* sums, Tensor& d_hidden, Tensor&
     d_products = products;
   }
   std::vector<RowResult> results(static_cast<size_t>(chunk));
+  Tensor shared;
+  if (gather) shared = Tensor::empty({chunk, kCrossEntropyStatistics}, DType::f64);
+  const auto target_of = [&](int64_t k) {
+    return target[list[static_cast<size_t>(k)]] - scales.first;
+  };
   for (int64_t begin = 0; begin < count; begin += chunk) {
     const int64_t end = std::min(count, begin + chunk);
     const Tensor inputs = gather_rows(hidden, list, begin, end);
@@ -148,21 +215,49 @@ void run(const Stream& stream, CrossEntropySums* sums, Tensor& d_hidden, Tensor&
     matmul(stream, x, inputs, Transpose::no, table, Transpose::yes, Accum::write);
     A* x_data = x.data<A>();
     T* d_data = gradient ? d_products.data<T>() : nullptr;
+    RowStatistics* statistics =
+        gather ? reinterpret_cast<RowStatistics*>(shared.data<double>()) : nullptr;
     A* wanted = logits ? logits.data<A>() : nullptr;
+    const auto gradient_of = [&](int64_t k, const RowSums& row, double largest) {
+      if (d_data == nullptr) return;
+      row_gradient(d_data + k * width, x_data + k * width, width, target_of(begin + k), row,
+                   largest, scales);
+    };
     parallel_for(end - begin, 1, [&](int64_t k, int64_t) {
       const int64_t n = list[static_cast<size_t>(begin + k)];
       A* row = x_data + k * width;
-      T* d_row = d_data == nullptr ? nullptr : d_data + k * width;
       if (wanted != nullptr) {
         const A factor = static_cast<A>(scales.logit_scale);
         for (int64_t i = 0; i < width; ++i) wanted[n * width + i] = factor * row[i];
       }
-      if (target[n] >= 0) {
-        results[static_cast<size_t>(k)] = row_loss(row, width, target[n], scales, d_row);
-      } else if (d_row != nullptr) {
-        std::fill_n(d_row, width, T{});
+      RowStatistics mine;
+      if (target[n] < 0) {
+        if (d_data != nullptr) std::fill_n(d_data + k * width, width, T{});
+      } else {
+        mine = row_statistics(row, target_of(begin + k), scales);
+      }
+      if (statistics != nullptr) {
+        statistics[k] = mine;
+      } else if (target[n] >= 0) {
+        // The table is whole: the row is still in the cache.
+        const RowSums all = join_parts(&mine, 1, 1);
+        results[static_cast<size_t>(k)] = row_result(all, scales);
+        gradient_of(k, all, mine.largest);
       }
     });
+    if (statistics != nullptr) {
+      const Tensor gathered = gather(shared.slice(0, end - begin));
+      SW_CHECK(gathered.rank() == 3 && gathered.size(1) == end - begin &&
+                   gathered.size(2) == kCrossEntropyStatistics,
+               internal, "cross_entropy: gathered statistics {}", gathered.shape().str());
+      const auto* parts = reinterpret_cast<const RowStatistics*>(gathered.data<double>());
+      parallel_for(end - begin, 1, [&](int64_t k, int64_t) {
+        if (target[list[static_cast<size_t>(begin + k)]] < 0) return;
+        const RowSums all = join_parts(parts + k, gathered.size(0), end - begin);
+        results[static_cast<size_t>(k)] = row_result(all, scales);
+        gradient_of(k, all, statistics[k].largest);
+      });
+    }
     for (int64_t k = 0; k < end - begin; ++k) {
       if (target[list[static_cast<size_t>(begin + k)]] < 0) continue;
       const RowResult& result = results[static_cast<size_t>(k)];
@@ -208,19 +303,29 @@ void cross_entropy(const Stream& stream, CrossEntropySums* sums, Tensor& d_hidde
   if (d_table) check_tensor(kWhere, "d_table", d_table, table.shape(), master);
   if (logits) check_tensor(kWhere, "logits", logits, {rows, table.size(0)}, master);
   SW_CHECK(!d_table || d_hidden, internal, "{}: d_table is given without d_hidden", kWhere);
-  const int64_t classes = params.vocab_size == 0 ? table.size(0) : params.vocab_size;
-  SW_CHECK(classes > 0 && classes <= table.size(0), usage,
-           "{}: vocabulary of {} does not fit a table of {} rows", kWhere, classes, table.size(0));
+  const int64_t first = params.part.first, held = table.size(0);
+  const int64_t total = params.part.total == 0 ? held : params.part.total;
+  const int64_t classes = params.vocab_size == 0 ? total : params.vocab_size;
+  SW_CHECK(classes > 0 && classes <= total, usage,
+           "{}: vocabulary of {} does not fit a table of {} rows", kWhere, classes, total);
+  SW_CHECK(first >= 0 && first + held <= total && (held == total || params.gather_statistics),
+           internal, "{}: rows {} to {} of {}", kWhere, first, first + held, total);
   const int32_t* target = targets.data<int32_t>();
   for (int64_t n = 0; n < rows; ++n) {
     SW_CHECK(target[n] >= -1 && target[n] < classes, usage,
              "{}: target {} at position {} is outside the vocabulary of {}", kWhere, target[n], n,
              classes);
   }
-  const Scales scales{params.logit_scale, params.weight, params.z_loss, params.label_smoothing,
-                      classes};
+  const Scales scales{params.logit_scale,
+                      params.weight,
+                      params.z_loss,
+                      params.label_smoothing,
+                      classes,
+                      std::clamp<int64_t>(classes - first, 0, held),
+                      first};
   with_element(kWhere, hidden.dtype(), [&]<class T>(std::type_identity<T>) {
-    run<T>(stream, sums, d_hidden, d_table, accum_table, logits, hidden, table, target, scales);
+    run<T>(stream, sums, d_hidden, d_table, accum_table, logits, hidden, table, target, scales,
+           params.gather_statistics);
   });
 }
 

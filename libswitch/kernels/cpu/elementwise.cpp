@@ -224,6 +224,10 @@ void dropout(const Stream& stream, Tensor& y, Accum accum, const Tensor& x,
   if (params.rate == 0) return scale(stream, y, x, 1.0, accum);
   const int64_t width = x.size(-1);
   const int64_t rows = width == 0 ? 0 : x.elements() / width;
+  const int64_t total = params.total_columns == 0 ? width : params.total_columns;
+  SW_CHECK(params.first_column >= 0 && params.first_column + width <= total, internal,
+           "dropout: columns {} to {} of {}", params.first_column, params.first_column + width,
+           total);
   // A draw is word >> 8 in units of 2^-24: it is >= rate exactly when it is >= this integer.
   const auto threshold = static_cast<int32_t>(std::ceil(params.rate * 0x1.0p24));
   with_element("dropout", x.dtype(), [&]<class T>(std::type_identity<T>) {
@@ -238,7 +242,10 @@ void dropout(const Stream& stream, Tensor& y, Accum accum, const Tensor& x,
         int64_t drawn = -1;
         for (int64_t n = begin; n < end; ++n) {
           const int64_t mask = (params.first_row + n) / params.rows_per_mask;
-          if (mask != drawn) random_words(params.key, static_cast<uint64_t>(mask * width), words);
+          if (mask != drawn) {
+            const int64_t first = mask * total + params.first_column;
+            random_words(params.key, static_cast<uint64_t>(first), words);
+          }
           drawn = mask;
           T* to_row = to + n * width;
           const T* from_row = from + n * width;

@@ -13,7 +13,11 @@ namespace {
 constexpr int64_t kSlice = 256;     // columns that are summed at a time
 constexpr int64_t kFrequent = 256;  // positions beyond which an id is work for several threads
 
-void check_ids(const char* where, const Tensor& ids, int64_t vocabulary) {
+void check_ids(const char* where, const Tensor& ids, const Tensor& table,
+               const VocabularyPart& part) {
+  const int64_t vocabulary = part.total == 0 ? table.size(0) : part.total;
+  SW_CHECK(part.first >= 0 && part.first + table.size(0) <= vocabulary, internal,
+           "{}: rows {} to {} of {}", where, part.first, part.first + table.size(0), vocabulary);
   const int32_t* id = ids.data<int32_t>();
   for (int64_t n = 0; n < ids.elements(); ++n) {
     SW_CHECK(id[n] >= 0 && id[n] < vocabulary, usage,
@@ -29,7 +33,7 @@ void check_table(const char* where, const Tensor& table, const Tensor& rows, con
            internal, "{}: a table [V, D], rows [N, D] and ids [N] expected", where);
 }
 
-// Positions of every id: order[first[v]], ..., order[first[v + 1] - 1] ascend.
+// Positions of the id of every row v: order[first[v]], ..., order[first[v + 1] - 1] ascend.
 struct Positions {
   std::vector<int64_t> first;
   std::vector<int32_t> order;
@@ -38,19 +42,23 @@ struct Positions {
   }
 };
 
-Positions positions_by_id(const Tensor& ids, int64_t vocabulary) {
+Positions positions_by_id(const Tensor& ids, int64_t first_id, int64_t vocabulary) {
   const int32_t* id = ids.data<int32_t>();
   const int64_t count = ids.elements();
   Positions positions;
   positions.first.assign(static_cast<size_t>(vocabulary) + 1, 0);
   positions.order.resize(static_cast<size_t>(count));
-  for (int64_t n = 0; n < count; ++n) ++positions.first[static_cast<size_t>(id[n]) + 1];
+  const auto held = [=](int64_t n) { return id[n] >= first_id && id[n] < first_id + vocabulary; };
+  for (int64_t n = 0; n < count; ++n) {
+    if (held(n)) ++positions.first[static_cast<size_t>(id[n] - first_id) + 1];
+  }
   for (size_t v = 0; v < static_cast<size_t>(vocabulary); ++v) {
     positions.first[v + 1] += positions.first[v];
   }
   std::vector<int64_t> next(positions.first.begin(), positions.first.end() - 1);
   for (int64_t n = 0; n < count; ++n) {
-    positions.order[static_cast<size_t>(next[static_cast<size_t>(id[n])]++)] =
+    if (!held(n)) continue;
+    positions.order[static_cast<size_t>(next[static_cast<size_t>(id[n] - first_id)]++)] =
         static_cast<int32_t>(n);
   }
   return positions;
@@ -76,11 +84,12 @@ void sum_rows(Acc<T>* to, const T* from, const Positions& positions, int64_t id,
 
 }  // namespace
 
-void embedding_forward(const Stream&, Tensor& y, const Tensor& table, const Tensor& ids) {
+void embedding_forward(const Stream&, Tensor& y, const Tensor& table, const Tensor& ids,
+                       const VocabularyPart& part) {
   check_table("embedding_forward", table, y, ids);
   SW_CHECK(y.dtype() == table.dtype(), internal, "embedding_forward: y is {}, the table {}",
            dtype_name(y.dtype()), dtype_name(table.dtype()));
-  check_ids("embedding", ids, table.size(0));
+  check_ids("embedding", ids, table, part);
   const int64_t width = table.size(1);
   const auto bytes = static_cast<size_t>(width * element_bytes(table.dtype()));
   const char* from = static_cast<const char*>(table.raw());
@@ -88,22 +97,27 @@ void embedding_forward(const Stream&, Tensor& y, const Tensor& table, const Tens
   const int32_t* id = ids.data<int32_t>();
   parallel_for(ids.elements(), row_grain(width), [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      std::memcpy(to + static_cast<size_t>(n) * bytes, from + static_cast<size_t>(id[n]) * bytes,
-                  bytes);
+      const int64_t row = id[n] - part.first;
+      char* out = to + static_cast<size_t>(n) * bytes;
+      if (row >= 0 && row < table.size(0)) {
+        std::memcpy(out, from + static_cast<size_t>(row) * bytes, bytes);
+      } else {
+        std::memset(out, 0, bytes);
+      }
     }
   });
 }
 
 void embedding_backward(const Stream&, Tensor& d_table, Accum accum, const Tensor& d_y,
-                        const Tensor& ids) {
+                        const Tensor& ids, const VocabularyPart& part) {
   check_table("embedding_backward", d_table, d_y, ids);
   SW_CHECK(d_table.dtype() == master_dtype(d_y.dtype()), internal,
            "embedding_backward: d_table is {}, expected the master dtype of {}",
            dtype_name(d_table.dtype()), dtype_name(d_y.dtype()));
   const int64_t vocabulary = d_table.size(0);
   const int64_t width = d_table.size(1);
-  check_ids("embedding", ids, vocabulary);
-  const Positions positions = positions_by_id(ids, vocabulary);
+  check_ids("embedding", ids, d_table, part);
+  const Positions positions = positions_by_id(ids, part.first, vocabulary);
   std::vector<int64_t> frequent;
   for (int64_t v = 0; v < vocabulary; ++v) {
     if (positions.count(v) > kFrequent) frequent.push_back(v);

@@ -21,6 +21,7 @@ namespace {
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #include "libswitch/kernels/attention.h"
 #include "libswitch/kernels/bias.h"
+#include "libswitch/kernels/columns.h"
 #include "libswitch/kernels/cross_entropy.h"
 #include "libswitch/kernels/elementwise.h"
 #include "libswitch/kernels/embedding.h"
