@@ -4,6 +4,7 @@
 #include "libswitch/ops/activation.h"
 #include "libswitch/ops/attention.h"
 #include "libswitch/ops/linear.h"
+#include "libswitch/ops/model_parallel.h"
 
 namespace sw {
 namespace {
@@ -31,14 +32,18 @@ Var AttentionLayer::forward(Context& context, const ModelConfig& config, const V
                             const Var& keys, const Var& bias, const Tensor& query_segments,
                             const Tensor& key_segments, int64_t batch, int64_t query_length,
                             int64_t key_length, bool causal) const {
-  const Var queries = linear(context, x, q, "attention.q");    // [B·T, H·Dkv]
-  const Var k_rows = linear(context, keys, k, "attention.k");  // [B·S, H·Dkv]
-  const Var v_rows = linear(context, keys, v, "attention.v");  // [B·S, H·Dkv]
+  const MeshPart part = context.mesh->model_part();
+  const Var local_x = ops::copy_to_model(context, x);
+  const Var& source = keys.defined() ? keys : local_x;
+  const Var queries = linear(context, local_x, q, "attention.q");  // [B·T, H/M·Dkv]
+  const Var k_rows = linear(context, source, k, "attention.k");    // [B·S, H/M·Dkv]
+  const Var v_rows = linear(context, source, v, "attention.v");    // [B·S, H/M·Dkv]
   const ProfileScope scope(causal           ? "attention.decoder"
                            : bias.defined() ? "attention.encoder"
                                             : "attention.cross");
   kernels::AttentionParams params;
-  params.batch = batch, params.heads = config.heads, params.head_dim = config.d_kv;
+  params.batch = batch, params.heads = part.count(config.heads), params.head_dim = config.d_kv;
+  params.first_head = part.begin(config.heads), params.total_heads = config.heads;
   params.query_length = query_length, params.key_length = key_length, params.causal = causal;
   params.dropout = context.training ? config.dropout : 0.0;
   params.dropout_key = context.key(RngPurpose::dropout, site(ordinal, Site::attention_weights));
@@ -46,7 +51,8 @@ Var AttentionLayer::forward(Context& context, const ModelConfig& config, const V
   params.share_over_queries = config.conventions.dropout_shared_over_length;
   const Var mixed =
       ops::attention(context, queries, k_rows, v_rows, bias, query_segments, key_segments, params);
-  const Var out = linear(context, mixed, o, "attention.o");  // [B·T, D]
+  const Var out =
+      ops::sum_over_model(context, linear(context, mixed, o, "attention.o"));  // [B·T, D]
   return ops::dropout(context, out, config.dropout, site(ordinal, Site::sublayer_output),
                       context.first_row * query_length, rows_per_mask(config, query_length));
 }
@@ -54,12 +60,14 @@ Var AttentionLayer::forward(Context& context, const ModelConfig& config, const V
 Var FeedForwardLayer::forward(Context& context, const ModelConfig& config, const Var& x,
                               int64_t length) const {
   const ProfileScope scope("ffn");
-  Var hidden = linear(context, x, wi, "ffn.wi");  // [N, F]
-  hidden = gate != nullptr ? ops::geglu(context, hidden, linear(context, x, gate, "ffn.wi"))
+  const Var local_x = ops::copy_to_model(context, x);
+  Var hidden = linear(context, local_x, wi, "ffn.wi");  // [N, F/M]
+  hidden = gate != nullptr ? ops::geglu(context, hidden, linear(context, local_x, gate, "ffn.wi"))
                            : ops::relu(context, hidden);
   hidden = ops::dropout(context, hidden, config.dropout, site(ordinal, Site::hidden),
-                        context.first_row * length, rows_per_mask(config, length));
-  const Var out = linear(context, hidden, wo, "ffn.wo");  // [N, D]
+                        context.first_row * length, rows_per_mask(config, length),
+                        context.mesh->model_part());
+  const Var out = ops::sum_over_model(context, linear(context, hidden, wo, "ffn.wo"));  // [N, D]
   return ops::dropout(context, out, config.dropout, site(ordinal, Site::sublayer_output),
                       context.first_row * length, rows_per_mask(config, length));
 }

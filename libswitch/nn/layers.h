@@ -31,8 +31,9 @@ struct AttentionLayer {
   uint64_t ordinal = 0;  // of the sublayer in the model
   Parameter *norm = nullptr, *q = nullptr, *k = nullptr, *v = nullptr, *o = nullptr;
 
-  /// Self-attention when `keys` is `x`. x [B·T, D] normed; keys [B·S, D]; bias [H, T+S-1] or
-  /// undefined.
+  /// x [B·T, D] normed; keys [B·S, D]: undefined for self-attention, else the encoder's output as
+  /// ops::copy_to_model gives it; bias [H, T+S-1] or undefined. Of M model ranks each computes H/M
+  /// heads, and has their bias only.
   Var forward(Context& context, const ModelConfig& config, const Var& x, const Var& keys,
               const Var& bias, const Tensor& query_segments, const Tensor& key_segments,
               int64_t batch, int64_t query_length, int64_t key_length, bool causal) const;

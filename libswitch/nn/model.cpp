@@ -6,6 +6,7 @@
 #include "libswitch/ops/activation.h"
 #include "libswitch/ops/attention.h"
 #include "libswitch/ops/embedding.h"
+#include "libswitch/ops/model_parallel.h"
 #include "libswitch/ops/norm.h"
 #include "libswitch/tape/checkpoint.h"
 
@@ -142,6 +143,8 @@ Model::StackOutput Model::run_stack(Context& context, const Stack& stack, const 
   const Tensor buckets = relative_buckets(length, length, !decoder, config_.relative_buckets,
                                           config_.relative_max_distance);
   const Var bias = ops::relative_bias(context, stack.relative_bias->var(), buckets);
+  // One sum of the gradients of all layers that read it, over the ranks of the model axis.
+  const Var keys = decoder ? ops::copy_to_model(context, encoded) : Var();
 
   StackOutput out;
   Var branch;  // what the last sublayer adds to the residual; undefined before the first
@@ -158,7 +161,7 @@ Model::StackOutput Model::run_stack(Context& context, const Stack& stack, const 
     const auto run_block = [=, this, b = &block](Context& c, const Var& res, const Var& br) {
       ops::ResidualNorm normed = norm(c, res, br, b->self.norm);
       const Segment self = [=, this](Context& inner, const std::vector<Var>& in) {
-        return std::vector<Var>{b->self.forward(inner, config_, in[0], in[0], in[1], query_segments,
+        return std::vector<Var>{b->self.forward(inner, config_, in[0], Var(), in[1], query_segments,
                                                 key_segments, batch, length, length, decoder)};
       };
       Var added = run_segment(c, by_layer, self, {normed.normed, bias})[0];
@@ -169,7 +172,7 @@ Model::StackOutput Model::run_stack(Context& context, const Stack& stack, const 
               b->cross.forward(inner, config_, in[0], in[1], Var(), input.cross_query_segments,
                                input.cross_key_segments, batch, length, input.input_length, false)};
         };
-        added = run_segment(c, by_layer, cross, {normed.normed, encoded})[0];
+        added = run_segment(c, by_layer, cross, {normed.normed, keys})[0];
       }
       normed = norm(c, normed.residual, added, b->is_sparse ? b->sparse.norm : b->dense.norm);
       const Segment feed_forward = [=, this](Context& inner, const std::vector<Var>& in) {
