@@ -1,4 +1,4 @@
-// Fused optimizer steps: one pass over gradient and weights where the rule allows it.
+// Optimizer steps: one pass over gradient and weights where the rule allows it.
 #pragma once
 
 #include <vector>
@@ -27,6 +27,48 @@ struct AdafactorParams {
 SW_KERNEL(adafactor_step, Tensor& weight, Tensor& value, Tensor& row_moment, Tensor& column_moment,
           Tensor& moment, const Tensor& gradient, int64_t batch, int64_t rows, int64_t columns,
           bool one_rms, const AdafactorParams& params, double* update_rms)
+
+// The stages of an Adafactor step, for ranks that hold parts of a parameter: between them, sums are
+// added up over ranks. Run one after the other on a whole parameter they are adafactor_step, bit
+// for bit. Sums are f64.
+
+/// What is held of a parameter: `batch` matrices of rows x columns, cut out of matrices of
+/// whole_rows x whole_columns.
+struct AdafactorPart {
+  int64_t batch = 1, rows = 1, columns = 1;
+  int64_t whole_rows = 1, whole_columns = 1;
+};
+
+/// row_sums [batch, rows] and column_sums [batch, columns]: Σ g² over the columns and rows held.
+SW_KERNEL(adafactor_sums, Tensor& row_sums, Tensor& column_sums, const Tensor& gradient,
+          const AdafactorPart& part)
+/// New moments from the sums over whole rows and columns; row_totals [batch] are the sums of
+/// row_moment over the rows held, column_factor [batch, columns] master is 1 / sqrt(column_moment).
+SW_KERNEL(adafactor_moments, Tensor& row_moment, Tensor& column_moment, Tensor& row_totals,
+          Tensor& column_factor, const Tensor& row_sums, const Tensor& column_sums,
+          const AdafactorPart& part, const AdafactorParams& params)
+/// squares [batch, 2]: Σu² and Σw² over the elements held, with row_totals over whole columns;
+/// row_factor [batch, rows] master is gradient_scale / sqrt(row_moment / its mean).
+SW_KERNEL(adafactor_squares, Tensor& squares, Tensor& row_factor, const Tensor& weight,
+          const Tensor& gradient, const Tensor& row_moment, const Tensor& row_totals,
+          const Tensor& column_factor, const AdafactorPart& part, const AdafactorParams& params)
+/// The update by u = g · row_factor · column_factor times step_sizes [batch].
+SW_KERNEL(adafactor_update, Tensor& weight, Tensor& value, const Tensor& gradient,
+          const Tensor& row_factor, const Tensor& column_factor, const Tensor& step_sizes,
+          const AdafactorPart& part)
+
+/// The same without factors, on [batch, count]: new moment, and squares.
+SW_KERNEL(adafactor_unfactored_squares, Tensor& squares, Tensor& moment, const Tensor& weight,
+          const Tensor& gradient, int64_t batch, int64_t count, const AdafactorParams& params)
+SW_KERNEL(adafactor_unfactored_update, Tensor& weight, Tensor& value, const Tensor& gradient,
+          const Tensor& moment, const Tensor& step_sizes, int64_t batch, int64_t count,
+          const AdafactorParams& params)
+
+/// step_sizes [batch]: what u is multiplied by: learning rate, relative step and clipping. squares
+/// [n, 2] are of matrices of `count` elements; of one_rms, those of all ranks in order: their sum
+/// decides for all. Otherwise n is batch.
+SW_KERNEL(adafactor_step_sizes, Tensor& step_sizes, const Tensor& squares, int64_t count,
+          bool one_rms, const AdafactorParams& params)
 
 struct AdamWParams {
   double learning_rate = 1e-3;
