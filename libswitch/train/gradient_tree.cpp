@@ -4,6 +4,7 @@
 
 #include "libswitch/base/error.h"
 #include "libswitch/kernels/elementwise.h"
+#include "libswitch/train/gather_parts.h"
 
 namespace sw {
 
@@ -49,25 +50,47 @@ void GradientTree::finish() {
   }
 }
 
+namespace {
+
+// Sums of squares of the part of a gradient held here: one, or one by expert.
+Tensor sums_of_squares(const Parameter& parameter) {
+  const bool by_expert = parameter.spec().expert();
+  const int64_t sums = by_expert ? parameter.master().size(0) : 1;
+  Tensor out = Tensor::zeros({sums}, DType::f64);
+  if (!parameter.gradient().is_set()) return out;
+  const Tensor& gradient = parameter.gradient().gradient();
+  const Stream stream{gradient.device()};
+  for (int64_t i = 0; i < sums; ++i) {
+    kernels::sum_of_squares(stream, out.data<double>() + i, by_expert ? gradient[i] : gradient);
+  }
+  return out;
+}
+
+}  // namespace
+
 double gradient_norm(const Model& model) {
-  double sum = 0;
+  const Mesh& mesh = model.mesh();
+  std::vector<Tensor> squares, split, experts;
   for (const auto& parameter : model.parameters()) {
-    if (!parameter->gradient().is_set()) continue;
-    const Tensor& gradient = parameter->gradient().gradient();
-    const Stream stream{gradient.device()};
-    const auto squares = [&](const Tensor& part) {
-      double result = 0;
-      kernels::sum_of_squares(stream, &result, part);
-      return result;
-    };
-    if (!parameter->spec().expert()) {
-      sum += squares(gradient);
+    squares.push_back(sums_of_squares(*parameter));
+    if (parameter->placement().model_dimension >= 0) split.push_back(squares.back());
+    if (parameter->spec().expert()) experts.push_back(squares.back());
+  }
+  if (mesh.model().size() > 1) mesh.model().start_all_reduce(split)->finish();
+  experts = gather_parts(mesh.expert(), experts);
+
+  double sum = 0;
+  auto next = experts.begin();
+  for (size_t i = 0; i < squares.size(); ++i) {
+    if (!model.parameters()[i]->spec().expert()) {
+      sum += squares[i].data<double>()[0];
       continue;
     }
     const auto add = [](double& left, double right) { left += right; };
-    SumTree<double, decltype(add)> experts(add);
-    for (int64_t e = 0; e < gradient.size(0); ++e) experts.push(squares(gradient[e]));
-    sum += experts.finish();
+    SumTree<double, decltype(add)> tree(add);
+    for (int64_t e = 0; e < next->elements(); ++e) tree.push(next->data<double>()[e]);
+    sum += tree.finish();
+    ++next;
   }
   return std::sqrt(sum);
 }
