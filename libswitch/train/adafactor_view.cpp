@@ -12,14 +12,14 @@ bool is_router(const ParameterSpec& spec) {
   return spec.axes.size() == 2 && spec.axes[1] == "experts";
 }
 
-// Sizes of a view over everything, or over each entry of the expert dimension, without factors.
+// Sizes of a view without factors; experts are entries of the batch.
 AdafactorView unfactored(const ParameterSpec& spec, bool each_expert) {
   AdafactorView view;
-  if (each_expert) {
+  if (spec.expert()) {
     view.batch_dimension = 0;
     view.batch = spec.shape[0];
-    view.one_rms = false;
   }
+  view.one_rms = !each_expert;
   view.columns = view.batch == 0 ? 0 : spec.elements() / view.batch;
   return view;
 }
@@ -46,6 +46,8 @@ AdafactorView adafactor_view(const ParameterSpec& spec, Conventions::ExpertRms r
   view.column_dimension = std::max(begin[0], begin[1]);
   view.rows = spec.shape[view.row_dimension];
   view.columns = spec.shape[view.column_dimension];
+  view.batch_dimension = -1;
+  view.batch = 1;
   if (rank == 3) {
     view.batch_dimension = 3 - view.row_dimension - view.column_dimension;
     view.batch = spec.shape[view.batch_dimension];

@@ -1,195 +1,44 @@
 #include "libswitch/train/optimizer.h"
 
 #include <array>
-#include <cmath>
 
 #include "libswitch/base/error.h"
-#include "libswitch/base/parallel.h"
 #include "libswitch/kernels/elementwise.h"
 #include "libswitch/kernels/optimizer.h"
+#include "libswitch/train/adafactor.h"
+#include "libswitch/train/optimizer_owners.h"
 
 namespace sw {
 namespace {
 
 constexpr std::array kNames = {"adafactor", "adamw"};
 
-// The gradient of a parameter; zeros where nothing contributed.
-const Tensor& gradient_of(Parameter& parameter) {
-  GradientSlot& slot = parameter.gradient();
-  if (!slot.is_set()) {
-    Tensor tensor = slot.target().tensor;
-    kernels::fill(Stream{tensor.device()}, tensor, 0.0);
-  }
-  return slot.gradient();
-}
-
-// Strides of a rank-3 tensor taken in the order batch, rows, columns.
-struct Permutation {
-  std::array<int64_t, 3> size;    // of the permuted tensor
-  std::array<int64_t, 3> stride;  // of its dimensions in the stored tensor
-};
-
-Permutation permutation(const Shape& shape, const AdafactorView& view) {
-  const std::array<int64_t, 3> strides = {shape[1] * shape[2], shape[2], 1};
-  Permutation p{};
-  const std::array<int, 3> order = {view.batch_dimension, view.row_dimension,
-                                    view.column_dimension};
-  for (size_t i = 0; i < 3; ++i) {
-    p.size[i] = shape[order[i]];
-    p.stride[i] = strides[static_cast<size_t>(order[i])];
-  }
-  return p;
-}
-
-// Calls fn(place in the permuted tensor, place in the stored tensor) for every element.
-template <class Fn>
-void for_each_permuted(const Permutation& p, const Fn& fn) {
-  parallel_for(p.size[0] * p.size[1], 64, [&](int64_t begin, int64_t end) {
-    for (int64_t line = begin; line < end; ++line) {
-      const int64_t stored = line / p.size[1] * p.stride[0] + line % p.size[1] * p.stride[1];
-      for (int64_t j = 0; j < p.size[2]; ++j) fn(line * p.size[2] + j, stored + j * p.stride[2]);
-    }
-  });
-}
-
-template <class T>
-void copy_permuted(const Permutation& p, const Tensor& from, Tensor& to, bool back) {
-  const T* source = from.data<T>();
-  T* destination = to.data<T>();
-  if (back) {
-    for_each_permuted(p, [=](int64_t at, int64_t stored) { destination[stored] = source[at]; });
-  } else {
-    for_each_permuted(p, [=](int64_t at, int64_t stored) { destination[at] = source[stored]; });
-  }
-}
-
-void copy_permuted(const Permutation& p, const Tensor& from, Tensor& to, bool back) {
-  if (from.dtype() == DType::f64) {
-    copy_permuted<double>(p, from, to, back);
-  } else {
-    copy_permuted<float>(p, from, to, back);
-  }
-}
-
-class Adafactor final : public Optimizer {
- public:
-  Adafactor(const OptimizerConfig& config, Model& model) : config_(config) {
-    const auto specs = optimizer_state_specs(config, model.config());
-    size_t next = 0;
-    for (auto& parameter : model.parameters()) {
-      Slot slot;
-      slot.parameter = parameter.get();
-      slot.view = adafactor_view(parameter->spec(), model.config().conventions.adafactor_expert_rms,
-                                 config.min_factored_size);
-      const auto state = [&](const char* name) {
-        const OptimizerStateSpec& spec = specs[next++];
-        return add_state(*parameter, name, spec.shape, spec.axes);
-      };
-      if (slot.view.factored) {
-        slot.row_moment = state("vr");
-        slot.column_moment = state("vc");
-      } else {
-        slot.moment = state("v");
-      }
-      slots_.push_back(std::move(slot));
-    }
-  }
-
-  void apply(double learning_rate, int64_t step, double gradient_scale) override {
-    kernels::AdafactorParams params;
-    params.learning_rate = learning_rate;
-    params.beta2 = 1.0 - std::pow(static_cast<double>(step) + 1.0, -config_.decay_exponent);
-    params.epsilon1 = config_.epsilon1;
-    params.epsilon2 = config_.epsilon2;
-    params.clip_threshold = config_.clip_threshold;
-    params.gradient_scale = gradient_scale;
-    params.multiply_by_rms = config_.multiply_by_rms;
-    for (Slot& slot : slots_) {
-      const Tensor& gradient = gradient_of(*slot.parameter);
-      if (slot.view.permuted()) {
-        step_permuted(slot, gradient, params);
-      } else {
-        kernels::adafactor_step(Stream{gradient.device()}, slot.parameter->master(),
-                                slot.parameter->working_copy(), slot.row_moment, slot.column_moment,
-                                slot.moment, gradient, slot.view.batch, slot.view.rows,
-                                slot.view.columns, slot.view.one_rms, params, nullptr);
-      }
-    }
-  }
-
- private:
-  struct Slot {
-    Parameter* parameter = nullptr;
-    AdafactorView view;
-    Tensor row_moment, column_moment, moment;
-  };
-
-  // Experts outnumber the model's width: rare and small, so the tensors are transposed for it.
-  static void step_permuted(Slot& slot, const Tensor& gradient,
-                            const kernels::AdafactorParams& params) {
-    Tensor& weight = slot.parameter->master();
-    const Stream stream{weight.device()};
-    SW_CHECK(!stream.device.is_cuda(), device,
-             "adafactor: '{}' {} factors its expert dimension, which only the CPU does; take "
-             "adafactor_expert_rms each, or fewer experts than its width",
-             slot.parameter->name(), weight.shape().str());
-    const Permutation p = permutation(weight.shape(), slot.view);
-    const Shape shape{slot.view.batch, slot.view.rows, slot.view.columns};
-    Tensor w = Tensor::empty(shape, weight.dtype()), g = Tensor::empty(shape, weight.dtype());
-    copy_permuted(p, weight, w, false);
-    copy_permuted(p, gradient, g, false);
-    Tensor none;
-    kernels::adafactor_step(stream, w, none, slot.row_moment, slot.column_moment, slot.moment, g,
-                            slot.view.batch, slot.view.rows, slot.view.columns, slot.view.one_rms,
-                            params, nullptr);
-    copy_permuted(p, w, weight, true);
-    slot.parameter->refresh(stream);
-  }
-
-  OptimizerConfig config_;
-  std::vector<Slot> slots_;
-};
-
 class AdamW final : public Optimizer {
  public:
-  AdamW(const OptimizerConfig& config, Model& model) : config_(config) {
-    for (auto& parameter : model.parameters()) {
-      const ParameterSpec& spec = parameter->spec();
-      Slot slot;
-      slot.parameter = parameter.get();
-      slot.first = add_state(*parameter, "m", spec.shape, spec.axes);
-      slot.second = add_state(*parameter, "v", spec.shape, spec.axes);
-      const bool bias = !spec.axes.empty() && spec.axes.back() == "buckets";
-      slot.decays = spec.shape.rank() > 1 && !bias;
-      slots_.push_back(std::move(slot));
-    }
-  }
-
-  void apply(double learning_rate, int64_t step, double gradient_scale) override {
-    for (Slot& slot : slots_) {
-      kernels::AdamWParams params;
-      params.learning_rate = learning_rate;
-      params.beta1 = config_.beta1;
-      params.beta2 = config_.beta2;
-      params.epsilon = config_.epsilon;
-      params.weight_decay = slot.decays ? config_.weight_decay : 0.0;
-      params.step = step + 1;
-      params.gradient_scale = gradient_scale;
-      const Tensor& gradient = gradient_of(*slot.parameter);
-      kernels::adamw_step(Stream{gradient.device()}, slot.parameter->master(),
-                          slot.parameter->working_copy(), slot.first, slot.second, gradient,
-                          params);
-    }
-  }
+  AdamW(const OptimizerConfig& config, Model& model) : Optimizer(config, model) {}
 
  private:
-  struct Slot {
-    Parameter* parameter = nullptr;
-    Tensor first, second;
-    bool decays = true;
-  };
-  OptimizerConfig config_;
-  std::vector<Slot> slots_;
+  void update(double learning_rate, int64_t step, double gradient_scale) override {
+    for (size_t p = 0; p < model().parameters().size(); ++p) {
+      if (!owns(p)) continue;
+      Parameter& parameter = *model().parameters()[p];
+      const ParameterSpec& spec = parameter.spec();
+      const bool bias = !spec.axes.empty() && spec.axes.back() == "buckets";
+      const bool decays = spec.shape.rank() > 1 && !bias;
+      kernels::AdamWParams params;
+      params.learning_rate = learning_rate;
+      params.beta1 = config().beta1;
+      params.beta2 = config().beta2;
+      params.epsilon = config().epsilon;
+      params.weight_decay = decays ? config().weight_decay : 0.0;
+      params.step = step + 1;
+      params.gradient_scale = gradient_scale;
+      const Tensor& gradient = gradient_or_zeros(parameter);
+      Tensor first = state(p, 0), second = state(p, 1);
+      kernels::adamw_step(Stream{gradient.device()}, parameter.master(), parameter.working_copy(),
+                          first, second, gradient, params);
+    }
+  }
 };
 
 void validate(const OptimizerConfig& config) {
@@ -225,38 +74,100 @@ OptimizerConfig::Kind optimizer_kind(const std::string& name) {
 
 const char* optimizer_name(OptimizerConfig::Kind kind) { return kNames[static_cast<size_t>(kind)]; }
 
-Tensor Optimizer::add_state(const Parameter& parameter, const char* name, const Shape& shape,
-                            std::vector<std::string> axes) {
-  const Tensor& master = parameter.master();
-  Tensor tensor = Tensor::zeros(shape, master.dtype(), master.device());
-  states_.push_back({state_path(parameter.name(), name), std::move(axes), tensor});
-  return tensor;
+const Tensor& gradient_or_zeros(Parameter& parameter) {
+  GradientSlot& slot = parameter.gradient();
+  if (!slot.is_set()) {
+    Tensor tensor = slot.target().tensor;
+    kernels::fill(Stream{tensor.device()}, tensor, 0.0);
+  }
+  return slot.gradient();
+}
+
+Optimizer::Optimizer(const OptimizerConfig& config, Model& model) : config_(config), model_(model) {
+  validate(config);
+  const Mesh& mesh = model.mesh();
+  if (config.shard && mesh.data().size() > 1) {
+    owners_ = assign_owners(parameter_specs(model.config()), mesh.shape());
+  }
+  std::vector<OptimizerStateSpec> specs = optimizer_state_specs(config, model.config());
+  for (OptimizerStateSpec& spec : specs) {
+    const Parameter& parameter = *model.parameters()[spec.parameter];
+    if (first_state_.size() == spec.parameter) first_state_.push_back(states_.size());
+    const Placement placement = placement_of(spec.axes);
+    OptimizerState state;
+    state.path = std::move(spec.path);
+    state.axes = std::move(spec.axes);
+    state.shape = spec.shape;
+    state.rectangle = local_part(state.path, state.shape, placement, mesh);
+    state.dtype = parameter.master().dtype();
+    state.writes = writes_part(placement, mesh);
+    if (!owners_.empty()) {
+      // All ranks of a replica own the experts' state together.
+      const bool first_expert = !parameter.spec().expert() || placement.expert_dimension >= 0 ||
+                                mesh.expert_part().index == 0;
+      const bool first_model = placement.model_dimension >= 0 || mesh.model_part().index == 0;
+      state.writes = owns(spec.parameter) && first_expert && first_model;
+    }
+    if (owns(spec.parameter)) {
+      state.tensor = Tensor::zeros(shape_of(state.rectangle, state.shape.rank()), state.dtype,
+                                   parameter.master().device());
+    }
+    states_.push_back(std::move(state));
+  }
+}
+
+bool Optimizer::owns(size_t parameter) const {
+  if (owners_.empty()) return true;
+  const Mesh& mesh = model_.mesh();
+  const bool expert = model_.parameters()[parameter]->spec().expert();
+  return owners_[parameter] == (expert ? mesh.replica() : mesh.data()).rank();
+}
+
+Tensor Optimizer::state(size_t parameter, size_t i) const {
+  return states_[first_state_[parameter] + i].tensor;
+}
+
+void Optimizer::apply(double learning_rate, int64_t step, double gradient_scale) {
+  update(learning_rate, step, gradient_scale);
+  if (!owners_.empty()) share_weights();
+}
+
+void Optimizer::share_weights() {
+  const Mesh& mesh = model_.mesh();
+  for (size_t p = 0; p < owners_.size(); ++p) {
+    Parameter& parameter = *model_.parameters()[p];
+    Group& group = parameter.spec().expert() ? mesh.replica() : mesh.data();
+    if (group.size() == 1) continue;
+    group.broadcast(parameter.master(), owners_[p]);
+    if (!owns(p)) parameter.refresh(Stream{parameter.master().device()});
+  }
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, Model& model) {
-  validate(config);
   if (config.kind == OptimizerConfig::Kind::adamw) return std::make_unique<AdamW>(config, model);
-  return std::make_unique<Adafactor>(config, model);
+  return make_adafactor(config, model);
 }
 
 std::vector<OptimizerStateSpec> optimizer_state_specs(const OptimizerConfig& config,
                                                       const ModelConfig& model) {
   std::vector<OptimizerStateSpec> specs;
-  for (const ParameterSpec& spec : parameter_specs(model)) {
+  const std::vector<ParameterSpec> parameters = parameter_specs(model);
+  for (size_t p = 0; p < parameters.size(); ++p) {
+    const ParameterSpec& spec = parameters[p];
     if (config.kind == OptimizerConfig::Kind::adamw) {
-      specs.push_back({state_path(spec.name, "m"), spec.shape, spec.axes});
-      specs.push_back({state_path(spec.name, "v"), spec.shape, spec.axes});
+      specs.push_back({state_path(spec.name, "m"), spec.shape, spec.axes, p});
+      specs.push_back({state_path(spec.name, "v"), spec.shape, spec.axes, p});
       continue;
     }
     const AdafactorView view =
         adafactor_view(spec, model.conventions.adafactor_expert_rms, config.min_factored_size);
     if (!view.factored) {
-      specs.push_back({state_path(spec.name, "v"), spec.shape, spec.axes});
+      specs.push_back({state_path(spec.name, "v"), spec.shape, spec.axes, p});
       continue;
     }
     for (const auto& [name, dimension] :
          {std::pair{"vr", view.row_dimension}, std::pair{"vc", view.column_dimension}}) {
-      OptimizerStateSpec state{state_path(spec.name, name), {}, {}};
+      OptimizerStateSpec state{state_path(spec.name, name), {}, {}, p};
       for (const int d : {view.batch_dimension, dimension}) {
         if (d < 0) continue;
         state.shape.push_back(spec.shape[d]);

@@ -1,0 +1,48 @@
+// Adafactor over the parameters of a model on any mesh (Shazeer & Stern 2018). Private to train/.
+//
+// A parameter that a rank holds whole takes one fused step. Where it is cut, the step goes in
+// stages (kernels/optimizer.h), all such parameters side by side, so that each stage costs one
+// collective: sums by row and column, the mean of the row moments and the squares are summed over
+// the model axis; squares of experts, when one rms is taken over all of them, are gathered over the
+// expert axis and summed in the order in which one rank would.
+#pragma once
+
+#include "libswitch/kernels/optimizer.h"
+#include "libswitch/train/optimizer.h"
+
+namespace sw {
+
+std::unique_ptr<Optimizer> make_adafactor(const OptimizerConfig& config, Model& model);
+
+/// The gradient of a parameter; zeros where nothing contributed.
+const Tensor& gradient_or_zeros(Parameter& parameter);
+
+/// One parameter's step on the part held here. Tensors may be views; `batch` entries first.
+struct AdafactorTensors {
+  Tensor weight, value, gradient;
+  Tensor row_moment, column_moment;  // factored
+  Tensor moment;                     // not factored
+};
+
+/// Along which dimension of its view a parameter is cut over an axis of the mesh.
+enum class AdafactorCut { none, batch, rows, columns };
+
+struct AdafactorWork {
+  AdafactorTensors tensors;
+  AdafactorView view;                             // of the whole
+  AdafactorCut over_expert = AdafactorCut::none;  // none or batch
+  AdafactorCut over_model = AdafactorCut::none;
+  /// Whether any stage needs other ranks.
+  bool staged() const {
+    return over_model != AdafactorCut::none || (over_expert != AdafactorCut::none && view.one_rms);
+  }
+};
+
+/// The fused step of a parameter that needs no other rank.
+void adafactor_fused(AdafactorWork& work, const kernels::AdafactorParams& params);
+/// The steps of parameters that do, together. All ranks of the expert and the model group call it
+/// with parts of the same parameters, in the same order.
+void adafactor_staged(std::vector<AdafactorWork>& works, const Mesh& mesh,
+                      const kernels::AdafactorParams& params);
+
+}  // namespace sw
