@@ -2,6 +2,7 @@
 
 #include "libswitch/comm/local/threads.h"
 #include "libswitch/kernels/columns.h"
+#include "tests/support/kernel_case.h"
 
 namespace sw::test {
 
@@ -16,6 +17,13 @@ void on_model_ranks(int64_t ranks, const std::function<void(Context&, MeshPart)>
     context.tape = &tape;
     fn(context, mesh.model_part());
   });
+}
+
+void expect_alike(Context& context, const Tensor& x, const std::string& what) {
+  Tensor first = x.clone();
+  context.mesh->model().broadcast(first, 0);
+  expect_same_bits(x, first,
+                   what + " on rank 0 and " + std::to_string(context.mesh->model().rank()));
 }
 
 Tensor columns_of(const Tensor& x, MeshPart part) {
