@@ -6,6 +6,7 @@
 
 #include "libswitch/ops/linear.h"
 #include "tests/support/kernel_case.h"
+#include "tests/support/model_ranks.h"
 #include "tests/support/op_case.h"
 
 namespace sw::test {
@@ -51,6 +52,29 @@ RouterConfig config_of(RouterKind kind) {
   config.second_train = SecondPolicy::all;
   config.ntlb_k = 2;
   return config;
+}
+
+TEST(RouteOps, ExpertDropoutOfAPartOfTheHiddenColumnsHasTheMaskOfTheWhole) {
+  RoutingPlan plan;
+  plan.tokens = 5, plan.choices = 2, plan.rows = 4;
+  plan.row_of = Tensor::from({5, 2}, std::vector<int32_t>{1, -1, -1, 0, -1, -1, 3, -1, -1, 2});
+  const Tensor hidden = random_tensor({4, 12}, DType::f32, 1);
+  const auto drop = [&](Context& context, const Tensor& x) {
+    const Var in = Var::leaf(x);
+    const Var out = ops::expert_dropout(context, in, 0.4, 7, plan, 20);
+    out.slot()->adopt(context.stream, x);
+    context.tape->backward();
+    return std::pair{out.value(), in.slot()->gradient()};
+  };
+  std::pair<Tensor, Tensor> whole;
+  on_model_ranks(1, [&](Context& context, MeshPart) { whole = drop(context, hidden); });
+  for (const int64_t ranks : {2, 4}) {
+    on_model_ranks(ranks, [&](Context& context, MeshPart part) {
+      const auto got = drop(context, columns_of(hidden, part));
+      expect_same_bits(got.first, columns_of(whole.first, part), "output");
+      expect_same_bits(got.second, columns_of(whole.second, part), "gradient");
+    });
+  }
 }
 
 TEST(RouteOps, SwitchLayerWithDrops) {

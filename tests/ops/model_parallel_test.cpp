@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "libswitch/base/error.h"
+#include "libswitch/ops/activation.h"
 #include "tests/support/kernel_case.h"
 #include "tests/support/model_ranks.h"
 
@@ -165,6 +166,24 @@ TEST(ModelParallel, NothingIsRecordedForConstants) {
       EXPECT_FALSE(border(context, Var(random_tensor({3, 4}, DType::f32, 1))).needs_gradient());
       EXPECT_TRUE(context.tape->empty());
     }
+  });
+}
+
+TEST(ModelParallel, DropoutOfColumnsHasTheMaskOfTheWhole) {
+  const auto drop = [](Context& context, const Tensor& x, MeshPart part) {
+    const Var in = Var::leaf(x);
+    const Var out = ops::dropout(context, in, 0.4, 7, 3, 2, part);
+    out.slot()->adopt(context.stream, x);
+    context.tape->backward();
+    return std::pair{out.value(), in.slot()->gradient()};
+  };
+  const Tensor x = random_tensor({kRows, kColumns}, DType::f32, 1);
+  std::pair<Tensor, Tensor> whole;
+  on_model_ranks(1, [&](Context& context, MeshPart part) { whole = drop(context, x, part); });
+  for_all([&](Context& context, MeshPart part, DType) {
+    const auto got = drop(context, columns_of(x, part), part);
+    expect_same_bits(got.first, columns_of(whole.first, part), "output");
+    expect_same_bits(got.second, columns_of(whole.second, part), "gradient");
   });
 }
 
