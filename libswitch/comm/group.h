@@ -114,6 +114,8 @@ class World {
   /// Ranks of this world on this machine, and which of them this is.
   virtual int64_t local_size() const = 0;
   virtual int64_t local_rank() const = 0;
+  /// Cores of this machine that its ranks may use together; a launcher may give each rank its own.
+  virtual int64_t local_cores() const = 0;
   /// What this rank does and did in the collectives of all its groups; any thread may read it.
   virtual const CommTrace& trace() const = 0;
 };
@@ -121,6 +123,10 @@ class World {
 /// The world of this process: MPI's when a launcher (mpirun, srun) started it, else one rank. MPI
 /// is initialised by the first call and finalised at exit. Throws device when MPI does not come up.
 World& process_world();
+/// Called when an error ends this rank: ends it and the others of its job at once, without a word
+/// and without waiting for anybody, so that the launcher returns `exit_code` (at least 1). Any
+/// thread may call it. Returns, having done nothing, when the process is a world of its own.
+void leave_world_on_error(int exit_code);
 
 /// A group of one rank.
 Group& single_group();

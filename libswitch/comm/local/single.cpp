@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/parallel.h"
 
 namespace sw {
 namespace {
@@ -54,6 +55,7 @@ class SingleWorld final : public World {
   const std::string& host() const override { return host_; }
   int64_t local_size() const override { return 1; }
   int64_t local_rank() const override { return 0; }
+  int64_t local_cores() const override { return usable_cores(); }
   const CommTrace& trace() const override { return trace_; }
 
  private:
