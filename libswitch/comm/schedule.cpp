@@ -56,6 +56,11 @@ void Schedule::advance_others() const {
 }
 
 void Schedule::finish() {
+  struct Clock {
+    CommTrace& trace;
+    double begin = CommTrace::now();
+    ~Clock() { trace.add_seconds(CommTrace::now() - begin); }
+  } clock{state_.trace};
   if (advance()) return;
   state_.trace.set_waiting(ticket_);
   struct NoLonger {

@@ -45,6 +45,10 @@ class CommTrace {
   /// data 3 s ago" or "in no collective yet".
   std::string str() const;
 
+  /// The rank's time in collectives so far, waiting and working; not what went on beside other
+  /// work.
+  double seconds() const { return seconds_.load(std::memory_order_relaxed); }
+
   // For the groups of the rank.
   /// Returns the ticket of the collective for the calls below.
   int64_t enter(std::string_view group, CommKind kind, int64_t sequence, int64_t bytes);
@@ -52,6 +56,9 @@ class CommTrace {
   /// While it waits, `ticket` is what the rank waits for; -1: nothing.
   void set_waiting(int64_t ticket) { waiting_.store(ticket, std::memory_order_release); }
   std::optional<CommEvent> event(int64_t ticket) const;
+  void add_seconds(double seconds) {
+    seconds_.store(seconds_.load(std::memory_order_relaxed) + seconds, std::memory_order_relaxed);
+  }
 
  private:
   // A slot is valid for the ticket it names; a reader looks at the ticket before and after.
@@ -63,6 +70,7 @@ class CommTrace {
   };
   std::array<Slot, kEvents> slots_;
   std::atomic<int64_t> count_{0}, waiting_{-1};
+  std::atomic<double> seconds_{0};
 };
 
 }  // namespace sw
