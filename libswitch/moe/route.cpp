@@ -1,6 +1,9 @@
 #include "libswitch/moe/route.h"
 
+#include <limits>
+
 #include "libswitch/base/profile.h"
+#include "libswitch/kernels/elementwise.h"
 #include "libswitch/kernels/routing.h"
 #include "libswitch/kernels/row_dropout.h"
 
@@ -33,6 +36,19 @@ Var router_input(Context& context, const Var& x, double jitter, uint64_t site, i
 
 namespace {
 
+// Logits that are not finite spoil the step. Notes it and puts an even router in their place.
+void replace_fault(Context& context, Tensor& probabilities, Tensor& log_z) {
+  if (context.fault == nullptr) return;
+  try {
+    check_finite_logits(log_z);
+  } catch (const Error& error) {
+    if (!context.fault->found()) context.fault->text = error.what();
+    kernels::fill(context.stream, probabilities,
+                  1.0 / static_cast<double>(probabilities.size(1)));
+    kernels::fill(context.stream, log_z, 0.0);
+  }
+}
+
 std::shared_ptr<Routing> decide(Context& context, const Router& router, const Tensor& probabilities,
                                 const Tensor& log_z, RouterInput input) {
   if (context.replay != nullptr && context.replaying) {
@@ -45,6 +61,9 @@ std::shared_ptr<Routing> decide(Context& context, const Router& router, const Te
   routing->plan = router.assign(input);
   routing->loss_terms = router.loss_terms(input, routing->plan);
   routing->input = std::move(input);
+  if (context.mesh->expert().size() > 1) {
+    routing->exchange = exchange_counts(context.mesh->expert(), routing->plan);
+  }
   if (context.replay != nullptr) context.replay->put(routing);
   return routing;
 }
@@ -58,6 +77,7 @@ Routed route(Context& context, const Router& router, const Var& logits, RouterIn
   Tensor probabilities = Tensor::empty(shape, dtype, context.device());
   Tensor log_z = Tensor::empty({shape[0]}, dtype, context.device());
   kernels::router_softmax(context.stream, probabilities, log_z, logits.value());
+  replace_fault(context, probabilities, log_z);
 
   Routed routed;
   routed.routing = decide(context, router, probabilities, log_z, std::move(input));
@@ -108,21 +128,39 @@ Var dispatch(Context& context, const Var& x, const RoutingPlan& plan) {
   return output;
 }
 
+namespace {
+
+// For every row that this rank's experts see, the global index of its token and choice.
+Tensor global_choices(Context& context, const Routing& routing, int64_t first_token) {
+  const RoutingPlan& plan = routing.plan;
+  SW_CHECK((first_token + plan.tokens) * plan.choices <= std::numeric_limits<int32_t>::max(), usage,
+           "expert dropout: more than 2^31 tokens and choices in a step's batch");
+  Tensor own = Tensor::empty({plan.rows, 1}, DType::i32);
+  const int32_t* row_of = plan.row_of.data<int32_t>();
+  auto* index = own.data<int32_t>();
+  const auto first = static_cast<int32_t>(first_token * plan.choices);
+  for (int64_t i = 0; i < plan.tokens * plan.choices; ++i) {
+    if (row_of[i] >= 0) index[row_of[i]] = first + static_cast<int32_t>(i);
+  }
+  Group& group = context.mesh->expert();
+  if (group.size() == 1) return own.view({plan.rows});
+  const ExpertExchange& exchange = routing.exchange;
+  Tensor received = Tensor::empty({exchange.rows, 1}, DType::i32);
+  group.all_to_all_rows(received, exchange.receive_rows, own, exchange.send_rows);
+  return received.view({exchange.rows});
+}
+
+}  // namespace
+
 Var expert_dropout(Context& context, const Var& hidden, double rate, uint64_t site,
-                   const RoutingPlan& plan, int64_t first_token) {
+                   const Routing& routing, int64_t first_token) {
   if (!context.training || rate == 0) return hidden;
   const ProfileRegion region(kNoScope, "expert dropout forward", 0, traffic(2, hidden.value()));
-  Tensor row_index = Tensor::empty({plan.rows}, DType::i32);
-  const int32_t* row_of = plan.row_of.data<int32_t>();
-  auto* index = row_index.data<int32_t>();
-  for (int64_t i = 0; i < plan.tokens * plan.choices; ++i) {
-    if (row_of[i] >= 0) index[row_of[i]] = static_cast<int32_t>(i);
-  }
+  const Tensor row_index = global_choices(context, routing, first_token);
   const MeshPart columns = context.mesh->model_part();
   const int64_t total_columns = hidden.value().size(1) * columns.parts;
-  const kernels::RowDropoutParams params{rate, context.key(RngPurpose::dropout, site),
-                                         first_token * plan.choices, columns.begin(total_columns),
-                                         total_columns};
+  const kernels::RowDropoutParams params{rate, context.key(RngPurpose::dropout, site), 0,
+                                         columns.begin(total_columns), total_columns};
   Tensor y = Tensor::empty(hidden.shape(), hidden.value().dtype(), context.device());
   kernels::row_dropout(context.stream, y, Accum::write, hidden.value(), row_index, params);
   Var output = context.output(std::move(y), {&hidden});

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "libswitch/moe/expert_exchange.h"
 #include "libswitch/moe/router.h"
 #include "libswitch/tape/context.h"
 
@@ -15,6 +16,7 @@ struct Routing {
   RouterInput input;
   RoutingPlan plan;
   RouterLossTerms loss_terms;
+  ExpertExchange exchange;  // empty where every rank has all experts
   /// Set by the model after all layers of a stack ran and before the backward pass (moe/losses.h).
   /// Empty: the router has no loss.
   RouterLossGradient loss_gradient;
@@ -40,7 +42,7 @@ Var dispatch(Context& context, const Var& x, const RoutingPlan& plan);
 /// [R, F/M] of M model ranks. A row's mask is keyed by the global index of its token and choice.
 /// `first_token` is the global index of token 0.
 Var expert_dropout(Context& context, const Var& hidden, double rate, uint64_t site,
-                   const RoutingPlan& plan, int64_t first_token);
+                   const Routing& routing, int64_t first_token);
 
 /// y [N, D] = Σ over choices gate · rows; a token without any row gets zeros, or gate · dropped
 /// when `dropped` is defined (DroppedGate::kept).

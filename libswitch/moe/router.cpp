@@ -41,10 +41,14 @@ void check_finite(const Tensor& log_z) {
 
 }  // namespace
 
+void check_finite_logits(const Tensor& log_z) {
+  with_master_type(log_z.dtype(), "router",
+                   [&](auto zero) { check_finite<decltype(zero)>(log_z); });
+}
+
 RoutingPlan Router::assign(const RouterInput& input) const {
   check_input(config_, input);
-  with_master_type(input.log_z.dtype(), "router",
-                   [&](auto zero) { check_finite<decltype(zero)>(input.log_z); });
+  check_finite_logits(input.log_z);
 
   RoutingPlan plan;
   plan.tokens = input.probabilities.size(0);

@@ -39,8 +39,8 @@ class Router {
   const RouterConfig& config() const { return config_; }
   const char* name() const { return router_kind_name(config_.kind); }
 
-  /// Decides. Throws usage for shapes that do not fit the configuration, and diverged, naming the
-  /// first token, when a probability is not a number: then the logits were not finite.
+  /// Decides. Throws usage for shapes that do not fit the configuration, and diverged when
+  /// check_finite_logits does.
   RoutingPlan assign(const RouterInput& input) const;
 
   /// Sums of the router's losses over this shard, for router_losses. The z-loss is always summed:
@@ -69,6 +69,9 @@ class Router {
  private:
   RouterConfig config_;
 };
+
+/// Throws diverged, naming the first token, when log Σ exp of its logits [N] master is not finite.
+void check_finite_logits(const Tensor& log_z);
 
 /// The router of `config.kind`, after check_router_config.
 std::unique_ptr<Router> make_router(const RouterConfig& config);

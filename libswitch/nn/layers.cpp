@@ -11,15 +11,10 @@ namespace {
 
 Var weight(const Parameter* parameter) { return parameter->var(); }
 
-// Products under the name they have in profiles.
+// A product under the name it has in profiles.
 Var linear(Context& context, const Var& x, const Parameter* w, const char* name) {
   const ProfileScope scope(name);
   return ops::linear(context, x, weight(w));
-}
-Var expert_linear(Context& context, const Var& x, const Parameter* w, const Tensor& offsets,
-                  const char* name) {
-  const ProfileScope scope(name);
-  return ops::expert_linear(context, x, weight(w), offsets);
 }
 
 int64_t rows_per_mask(const ModelConfig& config, int64_t length) {
@@ -93,22 +88,45 @@ SwitchLayer::Output SwitchLayer::forward(Context& context, const ModelConfig& co
   routing_input.first_token = first_token;
   routing_input.key = context.key(RngPurpose::routing, site(ordinal, Site::router));
   const ops::Routed routed = ops::route(context, *router, logits, std::move(routing_input));
-  const RoutingPlan& plan = routed.routing->plan;
+  const ops::Routing& routing = *routed.routing;
 
-  const Var rows = ops::dispatch(context, x, plan);                           // [R, D]
-  Var hidden = expert_linear(context, rows, wi, plan.offsets, "experts.wi");  // [R, F]
-  hidden = gate != nullptr
-               ? ops::geglu(context, hidden,
-                            expert_linear(context, rows, gate, plan.offsets, "experts.wi"))
-               : ops::relu(context, hidden);
-  hidden = ops::expert_dropout(context, hidden, config.expert_dropout, site(ordinal, Site::hidden),
-                               plan, first_token);
-  const Var out = expert_linear(context, hidden, wo, plan.offsets, "experts.wo");  // [R, D]
+  const Var rows = ops::dispatch(context, x, routing.plan);                // [R, D]
+  const Var out = run_experts(context, config, rows, routing, first_token);  // [R, D]
   const bool keep_input = config.conventions.dropped_gate == DroppedGate::kept;
-  const Var y = ops::combine(context, out, routed.gate, plan, keep_input ? x : Var());  // [N, D]
+  const Var y =
+      ops::combine(context, out, routed.gate, routing.plan, keep_input ? x : Var());  // [N, D]
   return {ops::dropout(context, y, config.dropout, site(ordinal, Site::sublayer_output),
                        first_token, rows_per_mask(config, length)),
           routed.routing};
+}
+
+Var SwitchLayer::run_experts(Context& context, const ModelConfig& config, const Var& rows,
+                             const ops::Routing& routing, int64_t first_token) const {
+  const bool exchanged = context.mesh->expert().size() > 1;
+  const auto product = [&](const Var& in, const Parameter* w, const char* product_name) {
+    const ProfileScope scope(product_name);
+    return exchanged ? ops::exchanged_expert_linear(context, in, weight(w), routing.exchange)
+                     : ops::expert_linear(context, in, weight(w), routing.plan.offsets);
+  };
+  // Ranks of a model group hold the same rows: each sends its share of the columns.
+  Var in;
+  if (exchanged) {
+    in = ops::slice_columns_over_model(context, rows);                // [R, D/M]
+    in = ops::send_to_experts(context, in, routing.exchange);         // [R', D/M]
+    in = ops::gather_columns_to_model(context, in);                   // [R', D]
+  } else {
+    in = ops::copy_to_model(context, rows);
+  }
+  Var hidden = product(in, wi, "experts.wi");  // [R', F]
+  hidden = gate != nullptr ? ops::geglu(context, hidden, product(in, gate, "experts.wi"))
+                           : ops::relu(context, hidden);
+  hidden = ops::expert_dropout(context, hidden, config.expert_dropout, site(ordinal, Site::hidden),
+                               routing, first_token);
+  Var out = product(hidden, wo, "experts.wo");  // [R', D], under the model axis a share of it
+  if (!exchanged) return ops::sum_over_model(context, out);
+  out = ops::sum_and_slice_over_model(context, out);              // [R', D/M]
+  out = ops::return_from_experts(context, out, routing.exchange);  // [R, D/M]
+  return ops::gather_columns_over_model(context, out);            // [R, D]
 }
 
 RouterConfig router_config(const ModelConfig& config) {

@@ -63,6 +63,11 @@ struct SwitchLayer {
   /// x [N, D] normed, N = rows · length; nonpadding [N] u8 or undefined.
   Output forward(Context& context, const ModelConfig& config, const Var& x, const ModelInput& input,
                  const Tensor& nonpadding, int64_t nonpadding_total, int64_t length) const;
+
+ private:
+  /// The experts' answers to the plan's rows [R, D], wherever the experts are.
+  Var run_experts(Context& context, const ModelConfig& config, const Var& rows,
+                  const ops::Routing& routing, int64_t first_token) const;
 };
 
 /// The router that `config` asks for.

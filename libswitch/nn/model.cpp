@@ -25,6 +25,9 @@ Model::Model(const ModelConfig& config, DType compute, Device device, const Mesh
     parameters_.push_back(std::make_unique<Parameter>(std::move(spec), compute, device, mesh));
     by_name_[parameters_.back()->name()] = parameters_.back().get();
   }
+  SW_CHECK(config.experts == 0 || config.d_model % mesh.shape().model == 0, usage,
+           "mesh {}: d_model is {}, which model={} does not divide", mesh.shape().str(),
+           config.d_model, mesh.shape().model);
   if (config.experts > 0) {
     RouterConfig router = router_config(config);
     router.bf16_gate = config.conventions.bf16_gate && compute == DType::bf16;
@@ -91,6 +94,12 @@ Model::Block Model::make_block(const std::string& prefix, bool decoder, bool spa
   } else {
     block.dense = {ordinal, norm, wi, gate, wo};
   }
+  for (auto& parameter : parameters_) {
+    const std::string& name = parameter->name();
+    if (name.starts_with(prefix) && !name.ends_with("/relative_bias")) {
+      block.parameters.push_back(parameter.get());
+    }
+  }
   return block;
 }
 
@@ -155,6 +164,12 @@ Model::StackOutput Model::run_stack(Context& context, const Stack& stack, const 
   };
 
   for (const Block& block : stack.blocks) {
+    if (context.tape != nullptr && context.listener != nullptr) {
+      // Runs when the backward pass has left the block.
+      context.tape->record([listener = context.listener, b = &block] {
+        listener->complete(b->parameters);
+      });
+    }
     // Routings leave a segment by the side door; a recomputing pass finds them in its replay store.
     // Segments outlive this call, so they hold copies of all they read (tensors are handles).
     auto routings = std::make_shared<std::vector<std::shared_ptr<ops::Routing>>>();

@@ -76,6 +76,7 @@ class Model {
     FeedForwardLayer dense;
     SwitchLayer sparse;
     bool is_sparse = false;
+    std::vector<Parameter*> parameters;  // that nothing outside the block uses
   };
   struct Stack {
     bool decoder = false;

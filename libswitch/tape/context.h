@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "libswitch/base/rng.h"
@@ -12,6 +14,23 @@
 #include "libswitch/tape/var.h"
 
 namespace sw {
+
+class ExpertGradients;  // moe/expert_exchange.h
+class Parameter;
+
+/// Hears during a backward pass which gradients have got their last contribution.
+class GradientListener {
+ public:
+  virtual ~GradientListener() = default;
+  virtual void complete(std::span<Parameter* const> parameters) = 0;
+};
+
+/// What made a step worthless (logits that are not finite). With ranks that wait for each other
+/// nobody may leave a pass midway, so it is noted and the pass goes on with harmless values.
+struct StepFault {
+  std::string text;  // the first one; empty: none
+  bool found() const { return !text.empty(); }
+};
 
 /// Decisions of a forward pass that a recomputation must repeat and not make again (routing plans:
 /// an argmax tie must not flip). Written in order by the first pass, read in the same order by the
@@ -37,6 +56,10 @@ struct Context {
   int64_t step = 0;            // of the run: randomness is keyed by it
   int64_t first_row = 0;       // global batch row of this shard's row 0
   const Mesh* mesh = &single_mesh();
+  /// Of the step; null: a step has one shard a rank and one micro-batch.
+  ExpertGradients* expert_gradients = nullptr;
+  GradientListener* listener = nullptr;
+  StepFault* fault = nullptr;  // null: a fault is thrown
   ReplayStore* replay = nullptr;
   bool replaying = false;  // the pass repeats decisions of `replay` instead of recording them
 

@@ -24,7 +24,7 @@ Vars sparse_layer(Context& c, const Router& router, const Vars& in, const Var& d
   const ops::Routed routed = ops::route(c, router, logits, input);
   const Var rows = ops::dispatch(c, in[0], routed.routing->plan);
   Var hidden = ops::expert_linear(c, rows, in[2], routed.routing->plan.offsets);
-  hidden = ops::expert_dropout(c, hidden, 0.25, 5, routed.routing->plan, 0);
+  hidden = ops::expert_dropout(c, hidden, 0.25, 5, *routed.routing, 0);
   return {ops::combine(c, hidden, routed.gate, routed.routing->plan, dropped)};
 }
 
