@@ -18,6 +18,7 @@ sw::ToolDescription describe() {
   tool.summary = "pre-train a Switch Transformer, or its dense twin, on token shards";
   tool.usage = {"--preset P --data A.swt[=WEIGHT] [--data ...] --run DIR --steps N [OPTION...]"};
   tool.examples = {"sw-pretrain --preset tiny --data a.swt --run runs/a --steps 5K | tail -n 1",
+                   "mpirun -n 8 sw-pretrain --preset tiny --data a.swt --run runs/c --steps 5K",
                    "cat a.swt b.swt | sw-pretrain --preset tiny --data - --run runs/b --steps 5K"};
   tool.description =
       "Trains by span corruption and prints the path of every checkpoint it commits. The run "
@@ -78,6 +79,7 @@ void print_plan(const sw::PretrainPlan& plan, const sw::PretrainOptions& options
 int run(sw::PretrainOptions& options, sw::OptionRegistry& registry, sw::ToolRun& tool,
         std::vector<std::string> argv) {
   sw::RunContext context{
+      sw::join_world(tool),
       registry,
       "sw-pretrain",
       std::move(argv),
@@ -85,7 +87,8 @@ int run(sw::PretrainOptions& options, sw::OptionRegistry& registry, sw::ToolRun&
       tool.progress() == sw::ProgressMode::bar,
       [](const sw::CommittedCheckpoint& done) { print_line(done.path.string()); }};
   if (tool.common.dry_run) {
-    print_plan(sw::plan_pretraining(options, context), options);
+    const sw::PretrainPlan plan = sw::plan_pretraining(options, context);
+    if (sw::launcher_rank() == 0) print_plan(plan, options);
     return 0;
   }
   const sw::TrainOutcome outcome = sw::pretrain(options, context);

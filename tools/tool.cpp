@@ -16,6 +16,7 @@
 #include "libswitch/base/error.h"
 #include "libswitch/base/parallel.h"
 #include "libswitch/base/version.h"
+#include "libswitch/comm/rank_threads.h"
 
 namespace sw {
 namespace {
@@ -209,6 +210,12 @@ void write_stdout(std::string_view text) {
   }
 }
 
+World& join_world(const ToolRun& tool) {
+  World& world = process_world();
+  if (world.size() > 1 && tool.common.threads == 0) set_threads(rank_threads(world));
+  return world;
+}
+
 int launcher_rank() {
   for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
     if (const char* text = std::getenv(variable)) return std::atoi(text);
@@ -221,9 +228,10 @@ void require_not_terminal(int fd, const std::string& what, const std::string& re
            fd == STDOUT_FILENO ? "stdout" : "its destination", remedy);
 }
 
-int run_tool(int argc, char** argv, const ToolDescription& tool, const DeclareOptions& declare,
-             const RunTool& run) {
-  std::signal(SIGPIPE, tool.ignores_sigpipe ? SIG_IGN : SIG_DFL);
+namespace {
+
+int run_and_catch(int argc, char** argv, const ToolDescription& tool, const DeclareOptions& declare,
+                  const RunTool& run) {
   try {
     const int code = answer_and_run(argc, argv, tool, declare, run);
     std::cout.flush();
@@ -254,6 +262,19 @@ int run_tool(int argc, char** argv, const ToolDescription& tool, const DeclareOp
     complain(tool.name, "an unknown exception (a mistake in the program, please report it)");
     return exit_code(ErrorKind::internal);
   }
+}
+
+}  // namespace
+
+int run_tool(int argc, char** argv, const ToolDescription& tool, const DeclareOptions& declare,
+             const RunTool& run) {
+  std::signal(SIGPIPE, tool.ignores_sigpipe ? SIG_IGN : SIG_DFL);
+  const int code = run_and_catch(argc, argv, tool, declare, run);
+  // Ranks that wait for this one must not wait for ever. Results that are negative or a stop on
+  // request are the same on all ranks.
+  const bool together = code == 0 || code == 1 || code == exit_code(ErrorKind::stopped);
+  if (!together) leave_world_on_error(code);
+  return code;
 }
 
 }  // namespace sw

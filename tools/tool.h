@@ -13,6 +13,7 @@
 #include "libswitch/base/log.h"
 #include "libswitch/base/options.h"
 #include "libswitch/base/options_help.h"
+#include "libswitch/comm/group.h"
 
 namespace sw {
 
@@ -79,6 +80,10 @@ void require_not_terminal(int fd, const std::string& what, const std::string& re
 
 /// Writes data or results to stdout; throws io when they cannot be taken (disk full).
 void write_stdout(std::string_view text);
+
+/// The world of this tool's job (comm/group.h), with this rank's share of the machine's cores as
+/// its threads unless --threads says otherwise.
+World& join_world(const ToolRun& tool);
 
 /// This process's rank as told by the launcher's environment (0 without a launcher).
 int launcher_rank();

@@ -3,7 +3,7 @@
 // Rules of every collective: all ranks of the group call the same ones in the same order with
 // fitting sizes, whatever the data hold (no collective is skipped because somebody has nothing to
 // send). Sums are taken in canonical order: with c ranks of a group of size n = 2^k, first 0+1,
-// 2+3, ..., then pairs of pairs: the tree that SumTree (train/gradient_tree.h) continues within a
+// 2+3, ..., then pairs of pairs: the tree that SumTree (base/sum_tree.h) continues within a
 // rank, so that the bits do not depend on how many ranks share the shards. Groups whose size is no
 // power of two add what is left over from the right, like SumTree::finish. All ranks of a group
 // receive the same bits. A group of one rank does nothing but copy. Not thread-safe: one thread per

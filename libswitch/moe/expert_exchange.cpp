@@ -81,8 +81,7 @@ ExpertExchange exchange_counts(Group& group, const RoutingPlan& plan) {
     exchange.rows += exchange.receive_rows.back();
     std::vector<int32_t> offsets(static_cast<size_t>(local) + 1, 0);
     for (int64_t e = 0; e < local; ++e) {
-      offsets[static_cast<size_t>(e) + 1] =
-          offsets[static_cast<size_t>(e)] + got[e];
+      offsets[static_cast<size_t>(e) + 1] = offsets[static_cast<size_t>(e)] + got[e];
     }
     exchange.offsets.push_back(Tensor::from({local + 1}, offsets));
   }
@@ -177,9 +176,9 @@ void ExpertGradients::form(const Stream& stream, Pending& pending) const {
         const Tensor& offsets = operands.offsets[source];
         const int64_t begin = first[pass];
         const int64_t end = begin + offsets.data<int32_t>()[offsets.elements() - 1];
-        kernels::grouped_matmul_weight_gradient(
-            stream, leaf, operands.x.slice(begin, end), operands.d_y.slice(begin, end), offsets,
-            micro == 0 ? Accum::write : Accum::add);
+        kernels::grouped_matmul_weight_gradient(stream, leaf, operands.x.slice(begin, end),
+                                                operands.d_y.slice(begin, end), offsets,
+                                                micro == 0 ? Accum::write : Accum::add);
         first[pass] = end;
       }
       tree.push(std::move(leaf));

@@ -43,8 +43,7 @@ void replace_fault(Context& context, Tensor& probabilities, Tensor& log_z) {
     check_finite_logits(log_z);
   } catch (const Error& error) {
     if (!context.fault->found()) context.fault->text = error.what();
-    kernels::fill(context.stream, probabilities,
-                  1.0 / static_cast<double>(probabilities.size(1)));
+    kernels::fill(context.stream, probabilities, 1.0 / static_cast<double>(probabilities.size(1)));
     kernels::fill(context.stream, log_z, 0.0);
   }
 }

@@ -90,7 +90,7 @@ SwitchLayer::Output SwitchLayer::forward(Context& context, const ModelConfig& co
   const ops::Routed routed = ops::route(context, *router, logits, std::move(routing_input));
   const ops::Routing& routing = *routed.routing;
 
-  const Var rows = ops::dispatch(context, x, routing.plan);                // [R, D]
+  const Var rows = ops::dispatch(context, x, routing.plan);                  // [R, D]
   const Var out = run_experts(context, config, rows, routing, first_token);  // [R, D]
   const bool keep_input = config.conventions.dropped_gate == DroppedGate::kept;
   const Var y =
@@ -111,9 +111,9 @@ Var SwitchLayer::run_experts(Context& context, const ModelConfig& config, const 
   // Ranks of a model group hold the same rows: each sends its share of the columns.
   Var in;
   if (exchanged) {
-    in = ops::slice_columns_over_model(context, rows);                // [R, D/M]
-    in = ops::send_to_experts(context, in, routing.exchange);         // [R', D/M]
-    in = ops::gather_columns_to_model(context, in);                   // [R', D]
+    in = ops::slice_columns_over_model(context, rows);         // [R, D/M]
+    in = ops::send_to_experts(context, in, routing.exchange);  // [R', D/M]
+    in = ops::gather_columns_to_model(context, in);            // [R', D]
   } else {
     in = ops::copy_to_model(context, rows);
   }
@@ -124,9 +124,9 @@ Var SwitchLayer::run_experts(Context& context, const ModelConfig& config, const 
                                routing, first_token);
   Var out = product(hidden, wo, "experts.wo");  // [R', D], under the model axis a share of it
   if (!exchanged) return ops::sum_over_model(context, out);
-  out = ops::sum_and_slice_over_model(context, out);              // [R', D/M]
+  out = ops::sum_and_slice_over_model(context, out);               // [R', D/M]
   out = ops::return_from_experts(context, out, routing.exchange);  // [R, D/M]
-  return ops::gather_columns_over_model(context, out);            // [R, D]
+  return ops::gather_columns_over_model(context, out);             // [R, D]
 }
 
 RouterConfig router_config(const ModelConfig& config) {

@@ -166,9 +166,8 @@ Model::StackOutput Model::run_stack(Context& context, const Stack& stack, const 
   for (const Block& block : stack.blocks) {
     if (context.tape != nullptr && context.listener != nullptr) {
       // Runs when the backward pass has left the block.
-      context.tape->record([listener = context.listener, b = &block] {
-        listener->complete(b->parameters);
-      });
+      context.tape->record(
+          [listener = context.listener, b = &block] { listener->complete(b->parameters); });
     }
     // Routings leave a segment by the side door; a recomputing pass finds them in its replay store.
     // Segments outlive this call, so they hold copies of all they read (tensors are handles).

@@ -7,7 +7,7 @@
 #include "libswitch/base/hash.h"
 #include "libswitch/base/options.h"
 #include "libswitch/train/options.h"
-#include "libswitch/train/step.h"
+#include "libswitch/train/step_sums.h"
 
 namespace sw {
 namespace {
@@ -73,22 +73,53 @@ double dropped_share(const std::vector<RouterStatistics>& layers) {
   return tokens > 0 ? static_cast<double>(dropped) / static_cast<double>(tokens) : 0.0;
 }
 
+namespace {
+
+// The windows are cut into batches of `rows`, dealt out to the data ranks in turn.
+struct Deal {
+  int64_t windows = 0, rows = 0;
+  int64_t batches() const { return (windows + rows - 1) / rows; }
+  int64_t rows_of(int64_t batch) const {
+    return std::clamp<int64_t>(windows - batch * rows, 0, rows);
+  }
+};
+
+void add_batch(const StepResult& result, int64_t rows, double& log_likelihood, Evaluation& out) {
+  log_likelihood += result.log_likelihood;
+  out.tokens += result.targets;
+  out.sequences += rows;
+  out.layers.resize(result.layers.size());
+  for (size_t i = 0; i < result.layers.size(); ++i) out.layers[i].merge(result.layers[i]);
+}
+
+}  // namespace
+
 Evaluation evaluate_set(const Model& model, const EvalSet& set, const std::string& name,
                         const Poll& poll) {
   Evaluation out;
   out.data = name;
-  const int64_t rows = evaluation_rows(set.input_length(), set.target_length());
+  const Deal deal{set.windows(), evaluation_rows(set.input_length(), set.target_length())};
+  Group& data = model.mesh().data();
   double log_likelihood = 0;
   Batch batch;
-  for (int64_t first = 0; first < set.windows(); first += rows) {
+  for (int64_t first = 0; first < deal.batches(); first += data.size()) {
     if (poll) poll();
-    set.fill(first, std::min(rows, set.windows() - first), batch);
-    const StepResult result = evaluate_batch(model, token_rows(batch));
-    log_likelihood += result.log_likelihood;
-    out.tokens += result.targets;
-    out.sequences += batch.rows;
-    out.layers.resize(result.layers.size());
-    for (size_t i = 0; i < result.layers.size(); ++i) out.layers[i].merge(result.layers[i]);
+    // A rank that is left without windows goes along with rows of padding: others may need its
+    // experts.
+    const int64_t own = first + data.rank();
+    set.fill(std::min(own * deal.rows, deal.windows), std::max<int64_t>(deal.rows_of(own), 1),
+             batch);
+    StepResult result = evaluate_batch(model, token_rows(batch));
+    if (data.size() == 1) {
+      add_batch(result, batch.rows, log_likelihood, out);
+      continue;
+    }
+    // Added up in the order of the batches, as one rank does.
+    const auto packed = data.all_gather_bytes(pack_observations(result));
+    for (int64_t rank = 0; rank < data.size() && deal.rows_of(first + rank) > 0; ++rank) {
+      unpack_observations(packed[static_cast<size_t>(rank)], result);
+      add_batch(result, deal.rows_of(first + rank), log_likelihood, out);
+    }
   }
   if (out.tokens > 0) out.neg_log_perplexity = log_likelihood / static_cast<double>(out.tokens);
   out.dropped_share = dropped_share(out.layers);

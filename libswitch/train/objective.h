@@ -37,9 +37,9 @@ class Objective {
 
   /// Rows of every step.
   virtual int64_t rows() const = 0;
-  /// Rows of the step numbered `step`, a pure function of it. Called from a thread of its own,
-  /// ahead of the steps.
-  virtual void fill(int64_t step, Batch& batch) const = 0;
+  /// Part `part` of the rows of the step numbered `step`, whatever the number of parts: a pure
+  /// function of step and row. Called from a thread of its own, ahead of the steps.
+  virtual void fill(int64_t step, MeshPart part, Batch& batch) const = 0;
   /// Where the batch of `step` begins in the data.
   virtual DataPosition position(int64_t step) const = 0;
 
@@ -49,7 +49,8 @@ class Objective {
     return model.forward(context, input, options);
   }
 
-  /// Evaluates on everything that was given for it; empty when nothing was.
+  /// Evaluates on everything that was given for it; empty when nothing was. Every rank of the
+  /// model's mesh gets all results; `poll` is called equally often by all.
   virtual std::vector<Evaluation> evaluate(const Model& model, const Poll& poll) const = 0;
 };
 

@@ -121,6 +121,18 @@ void declare_run_options(OptionRegistry& r, RunOptions& o) {
   r.group("run", "Run");
   r.add("run", &o.run).value_name("DIR").required().help("run folder, created where needed");
   r.add("device", &o.device).value_name("auto|cpu|cuda[:i]").help("where to compute");
+  r.add("mesh", &o.mesh)
+      .value_name("data=N,expert=N,model=N")
+      .default_text("all ranks on data, experts spread over them")
+      .help("how the ranks of mpirun share the work")
+      .details(
+          "data cuts the batch, expert (a divisor of data) spreads the experts, model cuts heads, "
+          "d_ff and vocabulary. Axes left out are chosen. Losses and weights are the same to the "
+          "last bit on any data and expert sizes, and to rounding on any model size.")
+      .check("AXIS=SIZE, separated by commas", [](const OptionScalar& v) {
+        parse_mesh_shape(std::get<std::string>(v));
+        return true;
+      });
   r.add_choice("recompute", &o.recompute, {"none", "layer", "full"})
       .help("what is computed again in the backward pass to save memory");
   r.add("eval-every", &o.eval_every)
@@ -148,7 +160,7 @@ void declare_run_options(OptionRegistry& r, RunOptions& o) {
       .help("resume although options of the training changed (rates, dropout, loss weights)");
 }
 
-void LearningOptions::resolve() {
+void LearningOptions::resolve(int64_t data_ranks) {
   const bool adamw = optimizer == "adamw";
   if (!schedule) schedule = adamw ? "linear" : "rsqrt";
   const bool rsqrt = *schedule == "rsqrt";
@@ -157,7 +169,9 @@ void LearningOptions::resolve() {
     const bool rises = *schedule != "constant" || adamw;
     warmup = rsqrt ? 10000 : rises ? std::min<int64_t>(1000, steps / 10) : 0;
   }
-  if (canonical_ranks == 0) canonical_ranks = 1;
+  if (canonical_ranks == 0) {
+    canonical_ranks = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(data_ranks)));
+  }
   dtype = compute_dtype_option(compute_dtype(dtype));
 }
 

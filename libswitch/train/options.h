@@ -48,8 +48,9 @@ struct LearningOptions {
   int64_t accumulate = 1;
   std::string dtype = "auto";
 
-  /// Fills in what depends on other options: schedule, rate, warm-up, canonical ranks, dtype.
-  void resolve();
+  /// Fills in what depends on other options: schedule, rate, warm-up, dtype; canonical ranks from
+  /// the data ranks of the mesh.
+  void resolve(int64_t data_ranks = 1);
   /// These need resolve() first.
   OptimizerConfig optimizer_config() const;
   Schedule schedule_config() const;
@@ -60,6 +61,7 @@ void declare_learning_options(OptionRegistry& registry, LearningOptions& options
 struct RunOptions {
   std::filesystem::path run;
   std::string device = "auto";
+  std::string mesh;  // "data=8,expert=4,model=2"; axes left out are chosen
   std::string recompute = "none";
   int64_t eval_every = 1000, save_every = 1000, keep_last = 3, log_every = 0;
   Seconds max_time{0};

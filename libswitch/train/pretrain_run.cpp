@@ -59,16 +59,20 @@ struct Prepared {
   ModelConfig model;
   DType compute = DType::f32;
   Device device;
+  MeshShape mesh;
 };
 
-// Opens the data and settles every option that depends on something else.
-Prepared prepare(PretrainOptions& options) {
+// Opens the data and settles every option that depends on something else. `ranks` are those of the
+// job.
+Prepared prepare(PretrainOptions& options, int64_t ranks) {
   Prepared out;
   SW_CHECK(!options.model.preset.empty() || options.model.config.vocab_size > 0, usage,
            "--preset is missing: {}", "name a model (sw-pretrain --help lists how)");
   out.device = compute_device(options.run.device);
   LearningOptions& learning = options.learning;
-  learning.resolve();
+  out.mesh = resolve_mesh_shape(parse_mesh_shape(options.run.mesh), ranks,
+                                options.model.resolve().experts);
+  learning.resolve(out.mesh.data);
   out.compute = compute_dtype(learning.dtype);
   recompute_from(options.run.recompute);
 
@@ -94,7 +98,7 @@ Prepared prepare(PretrainOptions& options) {
   out.model.validate();
   if (out.model.experts > 0) check_router_config(router_config(out.model));
   StepConfig step = trainer_config(learning, options.run).step;
-  step.check_rows(learning.batch);
+  step.check_rows(learning.batch, out.mesh.data);
   learning.schedule_config().validate();
   return out;
 }
@@ -122,6 +126,8 @@ CheckpointMeta constant_meta(const PretrainOptions& options, const Prepared& pre
   meta.tokenizer = tokenizer_bytes(prepared, options.data.vocab);
   meta.attributes["compute_dtype"] = options.learning.dtype;
   meta.attributes["canonical_ranks"] = options.learning.canonical_ranks;
+  meta.attributes["world_size"] = prepared.mesh.ranks();
+  meta.attributes["layout"] = prepared.mesh.str();
   const auto& sha256 = prepared.dataset->vocabulary().sha256;
   meta.attributes["vocab_sha256"] = to_hex(sha256.data(), sha256.size());
   return meta;
@@ -183,28 +189,69 @@ void declare_pretrain_options(OptionRegistry& registry, PretrainOptions& options
   declare_run_options(registry, options.run);
 }
 
+namespace {
+
+// Where to go on from, as rank 0 sees the run folder; nothing to start afresh.
+std::optional<CheckpointReader> open_resume_point(World& world, const RunDirectory& run,
+                                                  const PretrainOptions& options) {
+  std::string file;
+  if (world.rank() == 0) {
+    for (const std::string& text : options.data.data) {
+      if (parse_data_source(text).path == kStdin) spool_stdin(run.path() / "stdin.swt");
+    }
+    if (const auto found = resume_point(run, options.run.resume)) file = found->string();
+  }
+  file = world.group().broadcast_bytes(file, 0);
+  if (file.empty()) return std::nullopt;
+  return std::make_optional<CheckpointReader>(file);
+}
+
+// All ranks must have come to the same configuration (another file system or processor shows here).
+void compare_configurations(World& world, const std::string& config) {
+  if (world.size() == 1) return;
+  const std::vector<std::string> all = world.group().all_gather_bytes(config);
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    SW_CHECK(all[rank] == all[0], usage,
+             "rank {} resolved its options to another configuration than rank 0; give --dtype and "
+             "paths that mean the same on every machine",
+             rank);
+  }
+}
+
+// Of all ranks together.
+double measure_peak(World& world, DType dtype) {
+  Tensor peak = Tensor::from({1}, std::vector<double>{measure_peak(dtype)});
+  world.group().all_reduce(peak);
+  return peak.data<double>()[0];
+}
+
+}  // namespace
+
 TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
-  const RunDirectory run(options.run.run);
-  OutsideRequests requests(run.path());
+  World& world = context.world;
+  const bool first = world.rank() == 0;
+  // Nobody looks into the folder before rank 0 has taken it.
+  std::optional<RunDirectory> taken;
+  if (first) taken.emplace(options.run.run);
+  world.group().barrier();
+  if (!first) taken.emplace(options.run.run, RunDirectory::Joined{});
+  const RunDirectory& run = *taken;
+  OutsideRequests requests(first ? run.path() : std::filesystem::path());
   log::Config log = context.log;
-  if (log.file.empty()) log.file = run.log_file().string();
+  if (log.file.empty() && first) log.file = run.log_file().string();
   log::configure(log);
   log::info("{} {} | {}", context.tool, version(), run.path().string());
 
-  for (const std::string& text : options.data.data) {
-    if (parse_data_source(text).path == kStdin) spool_stdin(run.path() / "stdin.swt");
-  }
-  std::optional<CheckpointReader> reader;
-  if (const auto file = resume_point(run, options.run.resume)) {
-    reader.emplace(*file);
-    adopt(options, context, *reader);
-  }
-  Prepared prepared = prepare(options);
+  std::optional<CheckpointReader> reader = open_resume_point(world, run, options);
+  if (reader) adopt(options, context, *reader);
+  Prepared prepared = prepare(options, world.size());
   const std::string config =
       fmt::format("# {} {}\n{}", context.tool, version(), context.registry.to_toml());
+  compare_configurations(world, config);
 
   const TrainingShape shape = training_shape(options, prepared);
-  Model model(prepared.model, prepared.compute, prepared.device);
+  const Mesh mesh(world, prepared.mesh);
+  Model model(prepared.model, prepared.compute, prepared.device, mesh);
   auto optimizer = make_optimizer(shape.optimizer, model);
   CheckpointMeta meta = constant_meta(options, prepared, context, config);
   const PretrainingObjective objective(std::move(prepared.dataset), options.learning.seed,
@@ -212,16 +259,22 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   TrainerConfig config_of_loop = trainer_config(options.learning, options.run);
   config_of_loop.flops_per_step =
       training_flops(prepared.model, shape.rows, shape.input_length, shape.target_length);
-  config_of_loop.peak_flops = measure_peak(prepared.compute);
+  config_of_loop.peak_flops = measure_peak(world, prepared.compute);
 
-  ProgressLine progress(context.progress_bar);
+  ProgressLine progress(context.progress_bar && first);
+  TrainerHooks hooks;
+  if (first) hooks = trainer_hooks(context, log, progress);
   Trainer trainer(config_of_loop, model, *optimizer, objective, run, std::move(meta),
-                  trainer_hooks(context, log, progress));
+                  std::move(hooks));
   const ParameterCount count = count_parameters(prepared.model);
   log::info("{} parameters, {} active | {} | {} x {}/{} positions a step | {:.1f} GFLOP/s peak",
             rough_count(static_cast<double>(count.total)),
             rough_count(static_cast<double>(count.active)), options.learning.dtype, shape.rows,
             shape.input_length, shape.target_length, config_of_loop.peak_flops * 1e-9);
+  if (world.size() > 1) {
+    log::info("{} ranks on mesh {} | {} canonical ranks", world.size(), prepared.mesh.str(),
+              options.learning.canonical_ranks);
+  }
   if (reader) {
     trainer.resume(*reader);
     log::info("going on after step {} from {} | digest {}", trainer.step(), reader->path().string(),
@@ -230,7 +283,7 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   } else {
     model.initialize(options.learning.seed);
   }
-  run.write_config(config);
+  if (first) run.write_config(config);
   const TrainOutcome outcome = trainer.run(requests);
   progress.clear();
   if (outcome == TrainOutcome::finished) {
@@ -256,7 +309,8 @@ PretrainPlan plan_pretraining(PretrainOptions& options, RunContext& context) {
       break;
     }
   }
-  const Prepared prepared = prepare(options);
+  World& world = context.world;
+  const Prepared prepared = prepare(options, world.size());
   plan.estimate = estimate_training(training_shape(options, prepared));
   plan.train_tokens = prepared.dataset->tokens();
   for (int64_t s = 0; s < prepared.dataset->sources(); ++s) {
@@ -264,7 +318,7 @@ PretrainPlan plan_pretraining(PretrainOptions& options, RunContext& context) {
   }
   plan.epochs = static_cast<double>(options.learning.steps * options.learning.batch) /
                 static_cast<double>(plan.train_windows);
-  plan.peak_flops = measure_peak(prepared.compute);
+  plan.peak_flops = measure_peak(world, prepared.compute);
   plan.free_disk_bytes = free_disk_bytes(options.run.run);
   const int64_t wanted = (options.run.keep_last + 1) * plan.estimate.checkpoint_bytes;
   SW_CHECK(plan.free_disk_bytes < 0 || plan.free_disk_bytes >= 2 * plan.estimate.checkpoint_bytes,

@@ -21,6 +21,7 @@ void declare_pretrain_options(OptionRegistry& registry, PretrainOptions& options
 
 /// What a tool brings along.
 struct RunContext {
+  World& world;              // whose ranks all call the functions below
   OptionRegistry& registry;  // the options are bound to it
   std::string tool;          // "sw-pretrain"
   std::vector<std::string> argv;

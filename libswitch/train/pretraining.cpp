@@ -8,8 +8,8 @@ PretrainingObjective::PretrainingObjective(std::unique_ptr<Dataset> dataset, uin
                                            int64_t rows, std::vector<NamedEvalSet> eval_sets)
     : dataset_(std::move(dataset)), seed_(seed), rows_(rows), eval_sets_(std::move(eval_sets)) {}
 
-void PretrainingObjective::fill(int64_t step, Batch& batch) const {
-  dataset_->fill(static_cast<uint64_t>(step * rows_), rows_, batch);
+void PretrainingObjective::fill(int64_t step, MeshPart part, Batch& batch) const {
+  dataset_->fill(static_cast<uint64_t>(step * rows_ + part.begin(rows_)), part.count(rows_), batch);
 }
 
 DataPosition PretrainingObjective::position(int64_t step) const {

@@ -22,7 +22,7 @@ class PretrainingObjective final : public Objective {
 
   const Dataset& dataset() const { return *dataset_; }
   int64_t rows() const override { return rows_; }
-  void fill(int64_t step, Batch& batch) const override;
+  void fill(int64_t step, MeshPart part, Batch& batch) const override;
   DataPosition position(int64_t step) const override;
   std::vector<Evaluation> evaluate(const Model& model, const Poll& poll) const override;
 

@@ -16,17 +16,30 @@ namespace {
 const std::set<std::string_view> kFree = {
     "allow_changes", "data",       "device",      "eval_capacity_factor",
     "eval_data",     "eval_every", "eval_tokens", "keep_last",
-    "log_every",     "max_time",   "max_tokens",  "preset",
-    "recompute",     "resume",     "run",         "save_every",
-    "steps",         "vocab"};
+    "log_every",     "max_time",   "max_tokens",  "mesh",
+    "preset",        "recompute",  "resume",      "run",
+    "save_every",    "steps",      "vocab"};
 
 // A run may be steered by these on purpose.
-const std::set<std::string_view> kSteering = {"aux_loss",        "beta1",           "beta2",
-                                              "capacity_factor", "clip_norm",       "dropout",
-                                              "expert_dropout",  "final_lr",        "input_dropout",
-                                              "jitter",          "label_smoothing", "lr",
-                                              "min_capacity",    "output_z_loss",   "schedule",
-                                              "warmup",          "weight_decay",    "z_loss"};
+const std::set<std::string_view> kSteering = {"aux_loss",
+                                              "beta1",
+                                              "beta2",
+                                              "canonical_ranks",
+                                              "capacity_factor",
+                                              "clip_norm",
+                                              "dropout",
+                                              "expert_dropout",
+                                              "final_lr",
+                                              "input_dropout",
+                                              "jitter",
+                                              "label_smoothing",
+                                              "lr",
+                                              "min_capacity",
+                                              "output_z_loss",
+                                              "schedule",
+                                              "warmup",
+                                              "weight_decay",
+                                              "z_loss"};
 
 // At its default such an option stands for "whatever it was".
 const std::set<std::string_view> kAutomatic = {"canonical_ranks", "dtype", "target_length",

@@ -15,6 +15,9 @@ class RunDirectory {
   /// Creates the folder where needed, takes it for this process (one training at a time writes
   /// there) and removes what a killed save left behind. Throws cannot_create.
   explicit RunDirectory(std::filesystem::path path);
+  /// The folder that another rank of this run has taken.
+  struct Joined {};
+  RunDirectory(std::filesystem::path path, Joined) : path_(std::move(path)) {}
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path config_file() const { return path_ / "config.toml"; }

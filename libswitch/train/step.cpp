@@ -5,7 +5,11 @@
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/profile.h"
-#include "libswitch/train/gradient_tree.h"
+#include "libswitch/base/sum_tree.h"
+#include "libswitch/moe/expert_exchange.h"
+#include "libswitch/train/gradient_norm.h"
+#include "libswitch/train/gradient_reduction.h"
+#include "libswitch/train/step_sums.h"
 
 namespace sw {
 namespace {
@@ -30,18 +34,6 @@ StepResult observe(const Model& model, const ModelInput& input, const ForwardRes
   return out;
 }
 
-void add_observations(StepResult& left, const StepResult& right) {
-  left.loss += right.loss;
-  left.cross_entropy += right.cross_entropy;
-  left.aux_loss += right.aux_loss;
-  left.z_loss += right.z_loss;
-  left.log_likelihood += right.log_likelihood;
-  left.targets += right.targets;
-  left.correct += right.correct;
-  left.tokens += right.tokens;
-  for (size_t i = 0; i < left.layers.size(); ++i) left.layers[i].merge(right.layers[i]);
-}
-
 double parameter_bytes(const Model& model) {
   double sum = 0;
   for (const auto& parameter : model.parameters()) {
@@ -62,7 +54,7 @@ StepResult not_finite(std::string fault) {
 
 }  // namespace
 
-void StepConfig::check_rows(int64_t rows) const {
+void StepConfig::check_rows(int64_t rows, int64_t data_ranks) const {
   SW_CHECK(canonical_ranks >= 1 && std::has_single_bit(static_cast<uint64_t>(canonical_ranks)),
            usage, "canonical ranks: {}, expected a power of two", canonical_ranks);
   SW_CHECK(accumulate >= 1, usage, "accumulate: {} micro-batches, expected at least 1", accumulate);
@@ -72,16 +64,23 @@ void StepConfig::check_rows(int64_t rows) const {
            "batch: {} rows cannot be cut into {} canonical ranks x {} micro-batches; expected a "
            "multiple of {}",
            rows, canonical_ranks, accumulate, canonical_ranks * accumulate);
+  SW_CHECK(canonical_ranks % data_ranks == 0, usage,
+           "mesh: {} data ranks cannot share {} canonical ranks evenly; expected a power of two of "
+           "at most {}. Start fewer data ranks (or move ranks to model=), or start the run with "
+           "--canonical-ranks {}",
+           data_ranks, canonical_ranks, canonical_ranks,
+           std::bit_ceil(static_cast<uint64_t>(data_ranks)));
 }
 
 namespace {
 
-// Part number `part` of `parts` as the model reads it.
-ModelInput part_of_batch(const TokenRows& batch, const Conventions& conventions, int64_t parts,
-                         int64_t part, const RealTokens& whole) {
+// Part number `own` of `own_parts` of these rows, which is number `part` of the step's `parts`, as
+// the model reads it.
+ModelInput part_of_batch(const TokenRows& rows, const Conventions& conventions, int64_t own_parts,
+                         int64_t own, int64_t parts, int64_t part, const RealTokens& whole) {
   const ProfileRegion region("batch preparation");
-  const int64_t rows = batch.rows / parts;
-  return make_model_input(slice_rows(batch, part * rows, (part + 1) * rows), conventions, parts,
+  const int64_t count = rows.rows / own_parts;
+  return make_model_input(slice_rows(rows, own * count, (own + 1) * count), conventions, parts,
                           part, &whole);
 }
 
@@ -103,61 +102,92 @@ TokenRows slice_rows(const TokenRows& batch, int64_t begin, int64_t end) {
   return part;
 }
 
-StepResult compute_gradients(Model& model, const TokenRows& batch, int64_t step,
-                             const StepConfig& config, const ShardForward& forward,
-                             const std::function<void()>& poll) {
-  config.check_rows(batch.rows);
-  const int64_t parts = config.canonical_ranks * config.accumulate;
-  const RealTokens whole = count_real_tokens(batch);
+namespace {
+
+// Forward and backward of this rank's shards: gradients of its part of the batch in the model's
+// slots, and what was observed. Goes through with every shard even when one is at fault, because
+// other ranks count on it, unless there is no other.
+StepResult run_shards(Model& model, GradientReduction& gradients, const TokenRows& rows,
+                      const RealTokens& whole, int64_t step, const StepConfig& config,
+                      const ShardForward& forward, const std::function<void()>& poll) {
+  const Mesh& mesh = model.mesh();
+  const bool alone = mesh.world().size() == 1;
+  const MeshPart data = mesh.data_part();
+  const int64_t shards = data.count(config.canonical_ranks);
+  const int64_t own_parts = shards * config.accumulate, parts = data.parts * own_parts;
   ForwardOptions options;
   options.recompute = config.recompute;
 
-  model.clear_gradients();
-  GradientTree gradients(model, config.canonical_ranks);
+  ExpertGradients expert_gradients(shards, config.accumulate);
   Observations observations(&add_observations);
-  for (int64_t shard = 0; shard < config.canonical_ranks; ++shard) {
+  StepFault fault;
+  for (int64_t shard = 0; shard < shards; ++shard) {
     StepResult shard_sum;
     for (int64_t micro = 0; micro < config.accumulate; ++micro) {
       if (poll && shard + micro > 0) poll();
       const int64_t part = shard * config.accumulate + micro;
-      const ModelInput input = part_of_batch(batch, model.config().conventions, parts, part, whole);
+      const ModelInput input = part_of_batch(rows, model.config().conventions, own_parts, part,
+                                             parts, data.index * own_parts + part, whole);
       Tape tape;
       Context context;
       context.training = true;
       context.tape = &tape;
       context.seed = config.seed;
       context.step = step;
-      StepResult observed;
-      try {
-        const ForwardResult result = run_forward(forward, context, model, input, options);
-        observed = observe(model, input, result);
-        if (!std::isfinite(observed.loss)) return not_finite("loss is not finite");
-        tape.backward();
-      } catch (const Error& error) {
-        if (error.kind() != ErrorKind::diverged) throw;
-        return not_finite(error.what());
-      }
+      context.expert_gradients = &expert_gradients;
+      context.listener = &gradients;
+      context.fault = &fault;
+      const ForwardResult result = run_forward(forward, context, model, input, options);
+      StepResult observed = observe(model, input, result);
+      if (!fault.found() && !std::isfinite(observed.loss)) fault.text = "loss is not finite";
+      if (alone && fault.found()) return not_finite(fault.text);
+      if (part + 1 == own_parts) gradients.expect_last();
+      tape.backward();
       if (micro == 0) {
         shard_sum = std::move(observed);
       } else {
         add_observations(shard_sum, observed);
       }
     }
-    {
-      const ProfileRegion region("gradient tree");
-      gradients.push();
-    }
+    if (shard + 1 < shards) gradients.push();
     observations.push(std::move(shard_sum));
   }
   StepResult result = observations.finish();
+  result.finite = !fault.found();
+  result.fault = fault.text;
+  return result;
+}
+
+RealTokens count_over_ranks(Group& data, const TokenRows& rows) {
+  const RealTokens own = count_real_tokens(rows);
+  if (data.size() == 1) return own;
+  return {data.all_reduce_value(own.inputs, ReduceOp::sum),
+          data.all_reduce_value(own.targets, ReduceOp::sum)};
+}
+
+}  // namespace
+
+StepResult compute_gradients(Model& model, const TokenRows& rows, int64_t step,
+                             const StepConfig& config, const ShardForward& forward,
+                             const std::function<void()>& poll) {
+  const Mesh& mesh = model.mesh();
+  config.check_rows(rows.rows * mesh.shape().data, mesh.shape().data);
+  const RealTokens whole = count_over_ranks(mesh.data(), rows);
+
+  model.clear_gradients();
+  GradientReduction gradients(model, mesh.data_part().count(config.canonical_ranks));
+  StepResult result = run_shards(model, gradients, rows, whole, step, config, forward, poll);
+  if (mesh.world().size() == 1 && !result.finite) return result;
+  gradients.finish();
   {
-    const ProfileRegion region("gradient tree");
-    gradients.finish();
+    const ProfileRegion region("sums over ranks");
+    sum_over_ranks(mesh.data(), result);
   }
   {
     const ProfileRegion region("gradient norm", 0, parameter_bytes(model));
     result.grad_norm = gradient_norm(model);
   }
+  if (!result.finite) return not_finite(result.fault);
   if (!std::isfinite(result.grad_norm)) {
     result.finite = false;
     result.fault = "gradient is not finite";
@@ -167,10 +197,10 @@ StepResult compute_gradients(Model& model, const TokenRows& batch, int64_t step,
   return result;
 }
 
-StepResult training_step(Model& model, Optimizer& optimizer, const TokenRows& batch, int64_t step,
+StepResult training_step(Model& model, Optimizer& optimizer, const TokenRows& rows, int64_t step,
                          double learning_rate, const StepConfig& config,
                          const ShardForward& forward, const std::function<void()>& poll) {
-  StepResult result = compute_gradients(model, batch, step, config, forward, poll);
+  StepResult result = compute_gradients(model, rows, step, config, forward, poll);
   if (result.finite) {
     // Gradient and weight are read twice and the weight is written: means come before the update.
     const ProfileRegion region("optimizer", 0, 5 * parameter_bytes(model));
@@ -186,7 +216,8 @@ StepResult evaluate_batch(const Model& model, const TokenRows& batch, int64_t sh
   const RealTokens whole = count_real_tokens(batch);
   Observations observations(&add_observations);
   for (int64_t shard = 0; shard < shards; ++shard) {
-    const ModelInput input = part_of_batch(batch, model.config().conventions, shards, shard, whole);
+    const ModelInput input =
+        part_of_batch(batch, model.config().conventions, shards, shard, shards, shard, whole);
     Context context;
     observations.push(observe(model, input, run_forward(forward, context, model, input, {})));
   }

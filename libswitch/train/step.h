@@ -28,8 +28,9 @@ struct StepConfig {
   uint64_t seed = 0;
   double clip_norm = 0;  // gradients are scaled down to this global norm; 0: never
 
-  /// Throws usage unless rows can be cut into equal micro-batches.
-  void check_rows(int64_t rows) const;
+  /// Throws usage unless `rows` of a step can be cut into equal micro-batches and data ranks have
+  /// equal shares of them.
+  void check_rows(int64_t rows, int64_t data_ranks = 1) const;
 };
 
 struct StepResult {
@@ -52,18 +53,20 @@ struct StepResult {
   }
 };
 
-/// Gradients of the whole batch in the model's slots, and what was observed. `step` keys dropout
-/// and jitter. `poll`, when given, is called between micro-batches.
-StepResult compute_gradients(Model& model, const TokenRows& batch, int64_t step,
+/// Gradients of the whole batch in the model's slots, and what was observed, on every rank of the
+/// model's mesh. `rows` are this data rank's equal part of the batch, in order. `step` keys dropout
+/// and jitter. `poll`, when given, is called between micro-batches, equally often by all ranks.
+StepResult compute_gradients(Model& model, const TokenRows& rows, int64_t step,
                              const StepConfig& config, const ShardForward& forward = {},
                              const std::function<void()>& poll = {});
 
 /// compute_gradients, then one update at `learning_rate` unless the result is not finite.
-StepResult training_step(Model& model, Optimizer& optimizer, const TokenRows& batch, int64_t step,
+StepResult training_step(Model& model, Optimizer& optimizer, const TokenRows& rows, int64_t step,
                          double learning_rate, const StepConfig& config,
                          const ShardForward& forward = {}, const std::function<void()>& poll = {});
 
-/// The same sums without gradients, dropout, jitter and training capacity; `shards` as in training.
+/// The same sums over this rank's batch without gradients, dropout, jitter and training capacity.
+/// Every rank evaluates a batch of its own, all of them at the same time.
 StepResult evaluate_batch(const Model& model, const TokenRows& batch, int64_t shards = 1,
                           const ShardForward& forward = {});
 

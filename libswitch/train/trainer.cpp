@@ -43,10 +43,11 @@ Trainer::Trainer(const TrainerConfig& config, Model& model, Optimizer& optimizer
       optimizer_(optimizer),
       objective_(objective),
       run_(run),
+      world_(model.mesh().world()),
       meta_(std::move(meta)),
       hooks_(std::move(hooks)) {
   config_.schedule.validate();
-  config_.step.check_rows(objective.rows());
+  config_.step.check_rows(objective.rows(), model.mesh().shape().data);
   SW_CHECK(config_.steps > 0 || config_.max_tokens > 0, usage,
            "training has no end: give a number of steps or tokens");
   SW_CHECK(config_.keep_last >= 2, usage,
@@ -104,37 +105,66 @@ bool Trainer::stop_wanted() {
   return !stop_reason_.empty();
 }
 
-void Trainer::poll() {
-  if (stop_wanted()) throw Interrupted{};
+bool Trainer::any_rank(bool own) const {
+  return world_.all_reduce_value(own ? 1 : 0, ReduceOp::max) != 0;
 }
 
+// True where it is true of any rank.
+Trainer::Standing Trainer::stand_together(Standing own) {
+  if (world_.size() == 1) return own;
+  Tensor flags = Tensor::from(
+      {3}, std::vector<int32_t>{own.waiting ? 1 : 0, own.stop ? 1 : 0, own.save ? 1 : 0});
+  world_.all_reduce(flags, ReduceOp::max);
+  const int32_t* any = flags.data<int32_t>();
+  return {any[0] != 0, any[1] != 0, any[2] != 0};
+}
+
+void Trainer::interrupt_if(bool stop) {
+  if (!stop) return;
+  if (stop_reason_.empty()) stop_reason_ = "another rank";
+  throw Interrupted{};
+}
+
+// Called equally often by all ranks.
+void Trainer::poll() { interrupt_if(stand_together({false, stop_wanted(), false}).stop); }
+
+// Goes on when every rank has its rows; hears of a stop as long as one has not.
 void Trainer::take_batch(Batch& batch) {
   constexpr double kPollSeconds = 0.1;
-  while (!prefetcher_->next_within(kPollSeconds, batch)) poll();
+  bool have = false;
+  for (;;) {
+    have = have || prefetcher_->next_within(kPollSeconds, batch);
+    if (have && world_.size() == 1) return;
+    const Standing together = stand_together({!have, !have && stop_wanted(), false});
+    interrupt_if(together.stop);
+    if (!together.waiting) return;
+  }
 }
 
 TrainOutcome Trainer::run(OutsideRequests& requests) {
   requests_ = &requests;
-  metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_);
+  if (writes()) metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_);
   prefetcher_ = std::make_unique<Prefetcher>(
-      [this](int64_t step, Batch& batch) { objective_.fill(step, batch); }, step_);
+      [this, part = model_.mesh().data_part()](int64_t step, Batch& batch) {
+        objective_.fill(step, part, batch);
+      },
+      step_);
   plan_next_save();
 
   // An evaluation that the last process did not get to.
-  bool evaluate_now =
-      step_ > 0 && (due(config_.eval_every) || done()) && !metrics_->has_evaluation();
-  bool save_wanted = false;
+  bool evaluate_now = any_rank(writes() && step_ > 0 && (due(config_.eval_every) || done()) &&
+                               !metrics_->has_evaluation());
   for (;;) {
     try {
       if (evaluate_now) evaluate();
       evaluate_now = false;
-      if (requests_->take_save()) save_wanted = true;
       const bool at_end = done();
-      if (next_save_ > 0 && step_ >= next_save_ && step_ != committed_step_) save_wanted = true;
-      if (save_wanted && !at_end) try_save();
-      save_wanted = false;
+      const bool periodic = next_save_ > 0 && step_ >= next_save_ && step_ != committed_step_;
+      const Standing together =
+          stand_together({false, !at_end && stop_wanted(), requests_->take_save()});
+      if ((together.save || periodic) && !at_end) try_save();
       if (at_end) break;
-      poll();
+      interrupt_if(together.stop);
       train_one_step();
       evaluate_now = due(config_.eval_every) || done();
     } catch (const Interrupted&) {
@@ -191,7 +221,7 @@ void Trainer::record(const StepResult& result, double rate, double seconds, doub
     metrics.share_of_peak = config_.flops_per_step / seconds / config_.peak_flops;
   }
   telemetry_.add(step_, result, rate, metrics.tokens_per_second);
-  metrics_->append(to_json(metrics));
+  if (metrics_) metrics_->append(to_json(metrics));
   step_seconds_ = step_seconds_ == 0 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
 
   if (result.finite) {
@@ -215,14 +245,16 @@ void Trainer::record(const StepResult& result, double rate, double seconds, doub
 void Trainer::count_skip(const StepResult& result) {
   ++train_.skipped_steps;
   ++consecutive_skips_;
-  nlohmann::ordered_json event = event_json("skipped", step_);
-  event["reason"] = result.fault;
-  metrics_->append(event);
+  if (metrics_) {
+    nlohmann::ordered_json event = event_json("skipped", step_);
+    event["reason"] = result.fault;
+    metrics_->append(event);
+  }
   if (hooks_.before_log) hooks_.before_log();
   log::warn("step {}: {}; the step was skipped ({} in a row)", step_, result.fault,
             consecutive_skips_);
   if (consecutive_skips_ < config_.max_skips) return;
-  metrics_->append(event_json("diverged", step_));
+  if (metrics_) metrics_->append(event_json("diverged", step_));
   fail(ErrorKind::diverged,
        "training diverged: {} steps in a row up to step {} had no finite loss and gradient ({}); "
        "go on from an earlier checkpoint of {} with a lower --lr, or with --dtype fp32",
@@ -267,7 +299,7 @@ void Trainer::evaluate() {
   if (hooks_.before_log) hooks_.before_log();
   for (const Evaluation& result : results) {
     nlohmann::ordered_json json = to_json(result, step_);
-    metrics_->append(json);
+    if (metrics_) metrics_->append(json);
     log::info("{}", evaluation_line(result, step_));
     for (const char* key : {"kind", "step", "time"}) json.erase(key);
     last["results"].push_back(std::move(json));
@@ -293,11 +325,11 @@ bool Trainer::try_save() {
   const std::filesystem::path file = run_.checkpoint_file(step_);
   if (hooks_.before_log) hooks_.before_log();
   try {
-    metrics_->sync();
+    if (metrics_) metrics_->sync();
     const CommittedCheckpoint done =
         write_checkpoint(file, model_, optimizer_, checkpoint_meta(train_.lr),
                          telemetry_.telemetry(), hooks_.file_calls);
-    run_.committed(done.path, config_.keep_last);
+    if (writes()) run_.committed(done.path, config_.keep_last);
     save_failures_ = 0;
     committed_ = true;
     committed_step_ = step_;
@@ -313,9 +345,11 @@ bool Trainer::try_save() {
     ++save_failures_;
     log::warn("checkpoint of step {} failed ({} in a row): {}", step_, save_failures_,
               error.what());
-    nlohmann::ordered_json event = event_json("save_failed", step_);
-    event["reason"] = error.what();
-    metrics_->append(event);
+    if (metrics_) {
+      nlohmann::ordered_json event = event_json("save_failed", step_);
+      event["reason"] = error.what();
+      metrics_->append(event);
+    }
     if (save_failures_ >= config_.max_save_failures) {
       fail(ErrorKind::io, "{} checkpoints in a row could not be written, the last because: {}",
            save_failures_, error.what());

@@ -41,7 +41,7 @@ struct TrainerConfig {
   double peak_flops = 0;      // per second; 0: not measured
 };
 
-/// What a tool may want to know while training runs.
+/// What a tool may want to know while training runs. With several ranks only rank 0 reports.
 struct TrainerHooks {
   std::function<void(const CommittedCheckpoint&)> committed;
   /// After every step.
@@ -61,7 +61,9 @@ enum class TrainOutcome {
 class Trainer {
  public:
   /// `meta` is the part of every checkpoint's metadata that does not change: configuration, preset,
-  /// command line, tokenizer, attributes. Everything referred to must outlive the trainer.
+  /// command line, tokenizer, attributes. Everything referred to must outlive the trainer. Every
+  /// rank of the model's mesh has a trainer of its own and calls the same functions; rank 0 alone
+  /// writes metrics, log lines and links.
   Trainer(const TrainerConfig& config, Model& model, Optimizer& optimizer,
           const Objective& objective, const RunDirectory& run, CheckpointMeta meta,
           TrainerHooks hooks = {});
@@ -80,11 +82,19 @@ class Trainer {
 
  private:
   struct Interrupted {};
+  // What the ranks tell each other between steps.
+  struct Standing {
+    bool waiting = false, stop = false, save = false;
+  };
 
+  bool writes() const { return world_.rank() == 0; }
+  bool any_rank(bool own) const;
+  Standing stand_together(Standing own);
   bool done() const;
   bool time_is_up(double margin_seconds) const;
   void poll();
   bool stop_wanted();
+  void interrupt_if(bool stop);
   void take_batch(Batch& batch);
   void train_one_step();
   void record(const StepResult& result, double rate, double seconds, double wait);
@@ -104,6 +114,7 @@ class Trainer {
   Optimizer& optimizer_;
   const Objective& objective_;
   const RunDirectory& run_;
+  Group& world_;
   CheckpointMeta meta_;
   TrainerHooks hooks_;
 

@@ -8,7 +8,7 @@
 #include <numeric>
 
 #include "libswitch/base/rng.h"
-#include "libswitch/train/gradient_tree.h"
+#include "libswitch/base/sum_tree.h"
 
 namespace sw {
 namespace {

@@ -67,6 +67,21 @@ Batch made_up_batch(int64_t step, int64_t rows, bool padded) {
   return batch;
 }
 
+Batch rows_of(const Batch& batch, MeshPart part) {
+  Batch out = batch;
+  out.rows = part.count(batch.rows);
+  const auto cut = [&](std::vector<int32_t>& ids, int64_t length) {
+    if (ids.empty()) return;
+    const auto begin = ids.begin() + part.begin(batch.rows) * length;
+    ids = std::vector<int32_t>(begin, begin + out.rows * length);
+  };
+  cut(out.inputs, batch.input_length);
+  cut(out.targets, batch.target_length);
+  cut(out.input_segments, batch.input_length);
+  cut(out.target_segments, batch.target_length);
+  return out;
+}
+
 std::string weights_checksum(const Model& model) {
   Hash128Stream stream;
   for (const auto& parameter : model.parameters()) add_bits(stream, parameter->master());

@@ -26,6 +26,9 @@ ModelConfig small_model();
 /// Rows of one batch, a pure function of `step`: ids below 100, with padding when asked.
 Batch made_up_batch(int64_t step, int64_t rows = 8, bool padded = false);
 
+/// Part `part` of a batch's rows.
+Batch rows_of(const Batch& batch, MeshPart part);
+
 /// Bits of all weights, as one checksum.
 std::string weights_checksum(const Model& model);
 /// Weights and optimizer state.
@@ -35,9 +38,9 @@ std::string state_checksum(const Model& model, const Optimizer& optimizer);
 class MadeUpObjective : public Objective {
  public:
   int64_t rows() const override { return 8; }
-  void fill(int64_t step, Batch& batch) const override {
+  void fill(int64_t step, MeshPart part, Batch& batch) const override {
     if (on_fill) on_fill(step);
-    batch = made_up_batch(step, rows());
+    batch = rows_of(made_up_batch(step, rows()), part);
   }
   DataPosition position(int64_t step) const override;
   ForwardResult forward(Context& context, const Model& model, const ModelInput& input,

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "libswitch/train/gradient_tree.h"
+#include "libswitch/train/gradient_norm.h"
 #include "libswitch/train/optimizer.h"
 #include "libswitch/train/optimizer_owners.h"
 #include "tests/support/kernel_case.h"

@@ -47,7 +47,7 @@ class PretrainRun : public testing::TrainingTest {
     parse(registry, args);
     log::Config log;
     log.level = log::Level::error;
-    RunContext context{registry, "sw-pretrain", args, log, false, {}};
+    RunContext context{process_world(), registry, "sw-pretrain", args, log, false, {}};
     const TrainOutcome outcome = pretrain(options, context);
     if (resolved != nullptr) *resolved = options;
     return outcome;
@@ -98,7 +98,7 @@ TEST_F(PretrainRun, ItsConfigRepeatsIt) {
   declare_pretrain_options(registry, options);
   registry.set("run", path("b").string(), Source::flag, "--run");
   registry.apply_toml_file((path("a") / "config.toml").string(), Source::file);
-  RunContext context{registry, "sw-pretrain", {}, {}, false, {}};
+  RunContext context{process_world(), registry, "sw-pretrain", {}, {}, false, {}};
   context.log.level = log::Level::error;
   pretrain(options, context);
   EXPECT_EQ(digest("a"), digest("b"));
@@ -226,7 +226,7 @@ TEST_F(PretrainRun, ThePlanCountsTheCheckpointToAFewPercent) {
   declare_pretrain_options(registry, options);
   const auto args = with(arguments("a"), {"--d-model", "64", "--d-ff", "256"});
   parse(registry, args);
-  RunContext context{registry, "sw-pretrain", args, {}, false, {}};
+  RunContext context{process_world(), registry, "sw-pretrain", args, {}, false, {}};
   const PretrainPlan plan = plan_pretraining(options, context);
   EXPECT_FALSE(std::filesystem::exists(path("a")));
   pretrain_with(args);

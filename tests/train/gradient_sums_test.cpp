@@ -1,10 +1,11 @@
-#include "libswitch/train/gradient_tree.h"
-
 #include <gtest/gtest.h>
 
 #include <string>
 
 #include "libswitch/base/rng.h"
+#include "libswitch/base/sum_tree.h"
+#include "libswitch/train/gradient_norm.h"
+#include "libswitch/train/gradient_reduction.h"
 #include "tests/support/training_case.h"
 
 namespace sw {
@@ -52,7 +53,7 @@ TEST(SumTree, IsEmptyAfterFinishing) {
   EXPECT_EQ(tree.finish(), "(0+1)");
 }
 
-class GradientTreeTest : public testing::TrainingTest {};
+class GradientSumsTest : public testing::TrainingTest {};
 
 // Gradients of a made-up shard in the slots of a model; the last parameter gets none from odd
 // shards.
@@ -70,12 +71,12 @@ void write_gradients(Model& model, int64_t shard) {
 
 std::vector<std::vector<double>> tree_sums(int64_t shards) {
   Model model(testing::small_model(), DType::f32);
-  GradientTree tree(model, shards);
+  GradientReduction reduction(model, shards);
   for (int64_t shard = 0; shard < shards; ++shard) {
     write_gradients(model, shard);
-    tree.push();
+    if (shard + 1 < shards) reduction.push();
   }
-  tree.finish();
+  reduction.finish();
   std::vector<std::vector<double>> sums;
   for (auto& parameter : model.parameters()) {
     sums.push_back(parameter->gradient().gradient().to_vector());
@@ -83,7 +84,7 @@ std::vector<std::vector<double>> tree_sums(int64_t shards) {
   return sums;
 }
 
-TEST_F(GradientTreeTest, EqualsTheDirectSum) {
+TEST_F(GradientSumsTest, EqualsTheDirectSum) {
   constexpr int64_t kShards = 8;
   const auto sums = tree_sums(kShards);
   Model model(testing::small_model(), DType::f32);
@@ -105,17 +106,15 @@ TEST_F(GradientTreeTest, EqualsTheDirectSum) {
   }
 }
 
-TEST_F(GradientTreeTest, OneShardKeepsItsTensor) {
+TEST_F(GradientSumsTest, OneShardKeepsItsTensor) {
   Model model(testing::small_model(), DType::f32);
   write_gradients(model, 0);
   const void* before = model.parameters()[0]->gradient().gradient().raw();
-  GradientTree tree(model, 1);
-  tree.push();
-  tree.finish();
+  GradientReduction(model, 1).finish();
   EXPECT_EQ(model.parameters()[0]->gradient().gradient().raw(), before);
 }
 
-TEST_F(GradientTreeTest, NormIsTheNormOfAllGradientsTogether) {
+TEST_F(GradientSumsTest, NormIsTheNormOfAllGradientsTogether) {
   Model model(testing::small_model(), DType::f32);
   write_gradients(model, 2);
   double sum = 0;

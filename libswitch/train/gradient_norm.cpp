@@ -1,54 +1,12 @@
-#include "libswitch/train/gradient_tree.h"
+#include "libswitch/train/gradient_norm.h"
 
 #include <cmath>
 
-#include "libswitch/base/error.h"
+#include "libswitch/base/sum_tree.h"
 #include "libswitch/kernels/elementwise.h"
 #include "libswitch/train/gather_parts.h"
 
 namespace sw {
-
-GradientTree::GradientTree(Model& model, int64_t shards) : model_(model), shards_(shards) {
-  SW_CHECK(shards >= 1, internal, "gradient tree: {} shards, expected at least 1", shards);
-}
-
-void GradientTree::Add::operator()(Gradients& left, const Gradients& right) const {
-  for (size_t i = 0; i < left.size(); ++i) {
-    if (!right[i].defined()) continue;
-    if (!left[i].defined()) {
-      left[i] = right[i];
-    } else {
-      kernels::scale(Stream{left[i].device()}, left[i], right[i], 1.0, Accum::add);
-    }
-  }
-}
-
-void GradientTree::push() {
-  if (shards_ == 1) return;  // the slots hold the sum already
-  Gradients leaf;
-  for (auto& parameter : model_.parameters()) {
-    GradientSlot& slot = parameter->gradient();
-    Tensor gradient = slot.take_unshared();
-    if (!gradient.defined() && slot.is_set()) {
-      gradient = slot.gradient().clone();
-      slot.clear();
-    }
-    leaf.push_back(std::move(gradient));
-  }
-  tree_.push(std::move(leaf));
-}
-
-void GradientTree::finish() {
-  if (shards_ == 1) return;
-  Gradients sums = tree_.finish();
-  for (size_t i = 0; i < sums.size(); ++i) {
-    GradientSlot& slot = model_.parameters()[i]->gradient();
-    slot.clear();
-    if (!sums[i].defined()) continue;
-    const Stream stream{sums[i].device()};
-    slot.adopt(stream, std::move(sums[i]));
-  }
-}
 
 namespace {
 
