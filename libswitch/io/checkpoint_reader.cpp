@@ -95,10 +95,9 @@ struct CheckpointReader::Impl {
         path.string(), name, tile.index, tile.begin, tile.end - 1);
   }
 
-  void read_rows(size_t e, int64_t begin, int64_t end, char* out) const {
-    const TensorEntry& entry = layout.entries[e];
-    if (begin >= end || entry.bytes() == 0) return;
-    const int64_t row_bytes = entry.bytes() / (entry.shape.rank() == 0 ? 1 : entry.shape[0]);
+  // Calls fn(tile, number) for the tiles that hold rows [begin, end), in parallel.
+  template <class Fn>
+  void each_tile(size_t e, int64_t begin, int64_t end, const Fn& fn) const {
     const auto tiles = layout.tiles.begin();
     const auto first =
         std::partition_point(tiles + layout.first_tile[e], tiles + layout.first_tile[e + 1],
@@ -107,19 +106,44 @@ struct CheckpointReader::Impl {
                                            [&](const Tile& tile) { return tile.begin < end; });
     parallel_for(last - first, 1, [&](int64_t chunk_begin, int64_t chunk_end) {
       for (int64_t i = chunk_begin; i < chunk_end; ++i) {
-        const Tile& tile = first[i];
-        const auto t = static_cast<size_t>(first + i - tiles);
-        const int64_t from = std::max(begin, tile.begin), to = std::min(end, tile.end);
-        char* target = out + (from - begin) * row_bytes;
-        if (from == tile.begin && to == tile.end) {
-          read_tile(tile, t, target);
-          continue;
-        }
-        // A part of a tile: only the whole can be verified.
-        std::string whole(static_cast<size_t>(tile.bytes), '\0');
-        read_tile(tile, t, whole.data());
-        std::memcpy(target, whole.data() + (from - tile.begin) * row_bytes,
-                    static_cast<size_t>((to - from) * row_bytes));
+        fn(first[i], static_cast<size_t>(first + i - tiles));
+      }
+    });
+  }
+
+  void read_rows(size_t e, int64_t begin, int64_t end, char* out) const {
+    const TensorEntry& entry = layout.entries[e];
+    if (begin >= end || entry.bytes() == 0) return;
+    const int64_t row_bytes = entry.bytes() / (entry.shape.rank() == 0 ? 1 : entry.shape[0]);
+    each_tile(e, begin, end, [&](const Tile& tile, size_t t) {
+      const int64_t from = std::max(begin, tile.begin), to = std::min(end, tile.end);
+      char* target = out + (from - begin) * row_bytes;
+      if (from == tile.begin && to == tile.end) return read_tile(tile, t, target);
+      // A part of a tile: only the whole can be verified.
+      std::string whole(static_cast<size_t>(tile.bytes), '\0');
+      read_tile(tile, t, whole.data());
+      std::memcpy(target, whole.data() + (from - tile.begin) * row_bytes,
+                  static_cast<size_t>((to - from) * row_bytes));
+    });
+  }
+
+  // A box that does not span whole rows: line by line out of whole tiles.
+  void read_box(size_t e, const Rectangle& box, char* out) const {
+    const TensorEntry& entry = layout.entries[e];
+    const int64_t element = element_bytes(entry.dtype);
+    const int last = entry.shape.rank() - 1;  // at least 1: a vector has whole rows
+    const int64_t line = box.count[static_cast<size_t>(last)];
+    int64_t lines_of_row = 1;
+    for (int d = 1; d < last; ++d) lines_of_row *= box.count[static_cast<size_t>(d)];
+    const int64_t begin = box.start[0], end = begin + box.count[0];
+    each_tile(e, begin, end, [&](const Tile& tile, size_t t) {
+      std::string whole(static_cast<size_t>(tile.bytes), '\0');
+      read_tile(tile, t, whole.data());
+      const int64_t from = std::max(begin, tile.begin), to = std::min(end, tile.end);
+      for (int64_t i = (from - begin) * lines_of_row; i < (to - begin) * lines_of_row; ++i) {
+        const int64_t at = index_in_whole(entry.shape, box, i * line);
+        std::memcpy(out + i * line * element, whole.data() + at * element - tile.first_byte,
+                    static_cast<size_t>(line * element));
       }
     });
   }
@@ -268,6 +292,35 @@ void CheckpointReader::read_rows_into(const std::string& path, int64_t begin, in
            impl_->path.string(), path, begin, end, expected, bytes);
   impl_->confirm(e);
   impl_->read_rows(e, begin, end, static_cast<char*>(out));
+}
+
+void CheckpointReader::read_rectangle(const std::string& path, const Rectangle& box, void* out,
+                                      int64_t bytes) const {
+  const size_t e = impl_->find(path);
+  const TensorEntry& entry = impl_->layout.entries[e];
+  const int rank = entry.shape.rank();
+  int64_t expected = element_bytes(entry.dtype);
+  bool whole_rows = true;
+  for (int d = 0; d < rank; ++d) {
+    const int64_t start = box.start[static_cast<size_t>(d)];
+    const int64_t count = box.count[static_cast<size_t>(d)];
+    SW_CHECK(start >= 0 && count >= 0 && start <= entry.shape[d] && count <= entry.shape[d] - start,
+             usage, "{}: {}: rows [{}, {}) of dimension {} are outside {}", impl_->path.string(),
+             path, start, start + count, d, entry.shape.str());
+    whole_rows = whole_rows && (d == 0 || count == entry.shape[d]);
+    expected *= count;
+  }
+  SW_CHECK(bytes == expected, usage, "{}: {}: the box has {} bytes, got room for {}",
+           impl_->path.string(), path, expected, bytes);
+  impl_->confirm(e);
+  if (bytes == 0) return;
+  if (whole_rows) {
+    const int64_t begin = rank == 0 ? 0 : box.start[0];
+    const int64_t count = rank == 0 ? 1 : box.count[0];
+    impl_->read_rows(e, begin, begin + count, static_cast<char*>(out));
+  } else {
+    impl_->read_box(e, box, static_cast<char*>(out));
+  }
 }
 
 Telemetry CheckpointReader::read_telemetry() const { return sw::read_telemetry(impl_->file); }

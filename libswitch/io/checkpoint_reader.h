@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "libswitch/io/checkpoint_schema.h"
+#include "libswitch/tensor/rectangle.h"
 #include "libswitch/tensor/tensor.h"
 
 namespace sw {
@@ -42,6 +43,11 @@ class CheckpointReader {
   Tensor read_rows(const std::string& path, int64_t begin, int64_t end) const;
   /// As read_rows, into memory of the caller's; `bytes` is its size and must fit.
   void read_rows_into(const std::string& path, int64_t begin, int64_t end, void* out,
+                      int64_t bytes) const;
+
+  /// A box of a tensor, into memory of the caller's, row-major and dense; `bytes` is its size and
+  /// must fit. Every tile that the box touches is read whole and verified.
+  void read_rectangle(const std::string& path, const Rectangle& box, void* out,
                       int64_t bytes) const;
 
   Telemetry read_telemetry() const;

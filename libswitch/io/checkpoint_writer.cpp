@@ -371,6 +371,11 @@ void CheckpointWriter::write_rectangle(const std::string& path, const Rectangle&
   }
 }
 
+void CheckpointWriter::sync() {
+  SW_CHECK(impl_->calls.fsync(impl_->fd.get()) == 0, io, "{}: cannot sync to disk: {}",
+           impl_->temporary.string(), std::strerror(errno));
+}
+
 std::vector<TileReport> CheckpointWriter::reports() const {
   std::vector<TileReport> reports;
   for (size_t t = 0; t < impl_->states.size(); ++t) {

@@ -75,6 +75,9 @@ class CheckpointWriter {
   /// others are read back by finish().
   void write_rectangle(const std::string& path, const Rectangle& box, const void* data);
 
+  /// Waits until what was written is on disk: where another machine than rank 0's wrote, whose
+  /// caches finish() does not reach, or ahead of it. Throws io.
+  void sync();
   /// What this writer wrote, to be sent to rank 0.
   std::vector<TileReport> reports() const;
 

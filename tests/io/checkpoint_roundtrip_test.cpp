@@ -79,6 +79,44 @@ TEST(CheckpointRoundTrip, RowsAndExpertsAreReadAlone) {
 }
 
 // Two tiles of 64 rows of 1 MiB and a rest, written and read across their border.
+TEST(CheckpointRoundTrip, BoxesAreReadAlone) {
+  const TemporaryFolder folder;
+  test::save_sample(folder / "a.h5");
+  const CheckpointReader reader(folder / "a.h5");
+  RngStream random(rng_key(3, RngPurpose::test));
+  for (const auto& [name, tensor] : test::sample_tensors(test::sample_entries())) {
+    const int64_t element = element_bytes(tensor.dtype());
+    for (int round = 0; round < 20; ++round) {
+      Rectangle box;
+      int64_t elements = 1;
+      for (int d = 0; d < tensor.rank(); ++d) {
+        const auto i = static_cast<size_t>(d);
+        const auto size = static_cast<uint64_t>(tensor.size(d));
+        box.start[i] = static_cast<int64_t>(random.below(size + 1));
+        const auto left = size - static_cast<uint64_t>(box.start[i]);
+        box.count[i] = static_cast<int64_t>(random.below(left + 1));
+        if (round == 0) box.start[i] = 0, box.count[i] = tensor.size(d);
+        elements *= box.count[i];
+      }
+      std::string got(static_cast<size_t>(elements * element), '\0'), want = got;
+      for (int64_t i = 0; i < elements; ++i) {
+        const int64_t at = index_in_whole(tensor.shape(), box, i) * element;
+        std::memcpy(want.data() + i * element, static_cast<const char*>(tensor.raw()) + at,
+                    static_cast<size_t>(element));
+      }
+      reader.read_rectangle(name, box, got.data(), std::ssize(got));
+      EXPECT_TRUE(got == want) << name << " round " << round;
+      const auto kind = [](const auto& fn) { return error_of(fn).kind(); };
+      EXPECT_EQ(kind([&] { reader.read_rectangle(name, box, got.data(), std::ssize(got) + 1); }),
+                ErrorKind::usage);
+      if (tensor.rank() == 0) continue;
+      box.count[0] = tensor.size(0) - box.start[0] + 1;
+      EXPECT_EQ(kind([&] { reader.read_rectangle(name, box, got.data(), std::ssize(got)); }),
+                ErrorKind::usage);
+    }
+  }
+}
+
 TEST(CheckpointRoundTrip, LargeTensorsAreCutIntoTilesOf64MiB) {
   const TemporaryFolder folder;
   const std::vector<TensorEntry> entries = {
