@@ -47,4 +47,9 @@ int set_threads(int n) {
 
 int num_threads() { return thread_count(); }
 
+int& SerialScope::depth() {
+  static thread_local int depth = 0;
+  return depth;
+}
+
 }  // namespace sw

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "libswitch/base/error.h"
+#include "libswitch/comm/agree.h"
 #include "libswitch/nn/model_options.h"
 
 namespace sw {
@@ -10,69 +11,59 @@ namespace {
 
 std::string weight_path(const Parameter& parameter) { return "/model/" + parameter.name(); }
 
-void read_into(const CheckpointReader& reader, const std::string& path, Tensor& tensor) {
+// The stored tensor must be the one wanted.
+void check_entry(const CheckpointReader& reader, const std::string& path, const Shape& shape) {
   SW_CHECK(reader.contains(path), corrupt, "{}: holds no {}, which the model needs",
            reader.path().string(), path);
-  const TensorEntry& entry = reader.entry(path);
-  SW_CHECK(entry.shape == tensor.shape(), corrupt, "{}: {}: expected shape {}, got {}",
-           reader.path().string(), path, tensor.shape().str(), entry.shape.str());
-  if (entry.dtype == tensor.dtype() && tensor.rank() > 0) {
-    reader.read_rows_into(path, 0, tensor.size(0), tensor.raw(), tensor.bytes());
-  } else {
-    const Tensor converted = reader.read(path).to(tensor.dtype());
-    std::memcpy(tensor.raw(), converted.raw(), static_cast<size_t>(tensor.bytes()));
+  const Shape& stored = reader.entry(path).shape;
+  SW_CHECK(stored == shape, corrupt, "{}: {}: expected shape {}, got {}", reader.path().string(),
+           path, shape.str(), stored.str());
+}
+
+void read_into(const CheckpointReader& reader, const std::string& path, const Rectangle& box,
+               Tensor& tensor) {
+  const DType stored = reader.entry(path).dtype;
+  if (stored == tensor.dtype()) {
+    reader.read_rectangle(path, box, tensor.raw(), tensor.bytes());
+    return;
   }
+  Tensor part = Tensor::empty(tensor.shape(), stored);
+  reader.read_rectangle(path, box, part.raw(), part.bytes());
+  const Tensor converted = part.to(tensor.dtype());
+  std::memcpy(tensor.raw(), converted.raw(), static_cast<size_t>(tensor.bytes()));
 }
 
 }  // namespace
 
-std::vector<TensorEntry> checkpoint_entries(const Model& model, const Optimizer& optimizer) {
-  std::vector<TensorEntry> entries;
-  for (const auto& parameter : model.parameters()) {
-    entries.push_back({weight_path(*parameter), parameter->master().dtype(),
-                       parameter->spec().shape, parameter->spec().axes});
-  }
-  for (const OptimizerState& state : optimizer.states()) {
-    entries.push_back({state.path, state.tensor.dtype(), state.tensor.shape(), state.axes});
-  }
-  return entries;
-}
-
-CommittedCheckpoint write_checkpoint(const std::filesystem::path& file, const Model& model,
-                                     const Optimizer& optimizer, CheckpointMeta meta,
-                                     const Telemetry& telemetry, FileCalls calls) {
-  const ParameterCount count = count_parameters(model.config());
-  meta.params_total = count.total;
-  meta.params_active = count.active;
-  CheckpointWriter writer(file, checkpoint_entries(model, optimizer), meta, telemetry,
-                          std::move(calls));
-  for (const auto& parameter : model.parameters()) {
-    writer.write_tensor(weight_path(*parameter), parameter->master());
-  }
-  for (const OptimizerState& state : optimizer.states()) {
-    writer.write_tensor(state.path, state.tensor);
-  }
-  return writer.finish();
-}
-
 void read_weights(const CheckpointReader& reader, Model& model) {
-  for (auto& parameter : model.parameters()) {
-    read_into(reader, weight_path(*parameter), parameter->master());
-    parameter->refresh(Stream{parameter->master().device()});
-  }
-  for (const TensorEntry& entry : reader.entries()) {
-    if (!entry.path.starts_with("/model/")) continue;
-    SW_CHECK(model.find(entry.path.substr(7)) != nullptr, corrupt,
-             "{}: holds {}, which the model of its configuration has not", reader.path().string(),
-             entry.path);
-  }
+  agree_on(model.mesh().world(), [&] {
+    for (const auto& parameter : model.parameters()) {
+      check_entry(reader, weight_path(*parameter), parameter->spec().shape);
+    }
+    for (const TensorEntry& entry : reader.entries()) {
+      if (!entry.path.starts_with("/model/")) continue;
+      SW_CHECK(model.find(entry.path.substr(7)) != nullptr, corrupt,
+               "{}: holds {}, which the model of its configuration has not", reader.path().string(),
+               entry.path);
+    }
+    for (auto& parameter : model.parameters()) {
+      Tensor& master = parameter->master();
+      read_into(reader, weight_path(*parameter), parameter->rectangle(), master);
+      parameter->refresh(Stream{master.device()});
+    }
+  });
 }
 
 void read_optimizer(const CheckpointReader& reader, Optimizer& optimizer) {
-  for (const OptimizerState& state : optimizer.states()) {
-    Tensor tensor = state.tensor;
-    read_into(reader, state.path, tensor);
-  }
+  agree_on(optimizer.model().mesh().world(), [&] {
+    for (const OptimizerState& state : optimizer.states()) {
+      check_entry(reader, state.path, state.shape);
+    }
+    for (const OptimizerState& state : optimizer.states()) {
+      Tensor tensor = state.tensor;
+      if (tensor.defined()) read_into(reader, state.path, state.rectangle, tensor);
+    }
+  });
 }
 
 std::unique_ptr<Model> load_model(const CheckpointReader& reader, std::optional<DType> compute) {

@@ -69,12 +69,12 @@ class Optimizer {
   void apply(double learning_rate, int64_t step, double gradient_scale = 1.0);
   /// All state in the order of the parameters.
   const std::vector<OptimizerState>& states() const { return states_; }
+  Model& model() const { return model_; }
 
  protected:
   /// Allocates all state at zero. Throws usage for values out of range.
   Optimizer(const OptimizerConfig& config, Model& model);
   const OptimizerConfig& config() const { return config_; }
-  Model& model() const { return model_; }
   /// Whether this rank keeps the state of the parameter of that index, and updates it.
   bool owns(size_t parameter) const;
   /// State number `i` of the parameter.

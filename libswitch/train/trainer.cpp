@@ -10,6 +10,7 @@
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/log.h"
+#include "libswitch/train/checkpoint_save.h"
 #include "libswitch/train/checkpoint_state.h"
 
 namespace sw {
