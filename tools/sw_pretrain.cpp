@@ -56,13 +56,16 @@ void print_plan(const sw::PretrainPlan& plan, const sw::PretrainOptions& options
     print_line(fmt::format("{:<22} {}", name, value));
   };
   line("parameters", fmt::format("{} ({} active)", e.parameters.total, e.parameters.active));
-  line("memory", fmt::format("{} = weights {} + gradients {} + optimizer {} + activations {}",
-                             gigabytes(e.total_bytes()), gigabytes(e.weight_bytes),
-                             gigabytes(e.gradient_bytes), gigabytes(e.optimizer_bytes),
-                             gigabytes(e.activation_bytes)));
+  const bool ranks = e.mesh.ranks() > 1;
+  line(ranks ? "memory of a rank" : "memory",
+       fmt::format("{} = weights {} + gradients {} + optimizer {} + activations {}",
+                   gigabytes(e.total_bytes()), gigabytes(e.weight_bytes),
+                   gigabytes(e.gradient_bytes), gigabytes(e.optimizer_bytes),
+                   gigabytes(e.activation_bytes)));
   line("checkpoint", fmt::format("{}, up to {} with --keep-last {}", gigabytes(e.checkpoint_bytes),
                                  gigabytes((options.run.keep_last + 1) * e.checkpoint_bytes),
                                  options.run.keep_last));
+  if (ranks) line("written by a rank", "up to " + gigabytes(e.checkpoint_part_bytes));
   if (plan.free_disk_bytes >= 0) line("free disk", gigabytes(plan.free_disk_bytes));
   line("data", fmt::format("{} tokens, {} windows, {:.2f} epochs", plan.train_tokens,
                            plan.train_windows, plan.epochs));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "libswitch/comm/mesh.h"
 #include "libswitch/nn/config.h"
 #include "libswitch/tensor/dtype.h"
 #include "libswitch/train/optimizer.h"
@@ -17,16 +18,21 @@ struct TrainingShape {
   DType compute = DType::f32;
   int64_t rows = 0, input_length = 0, target_length = 0;
   StepConfig step;
+  MeshShape mesh;
 };
 
 struct TrainingEstimate {
   ParameterCount parameters;
+  MeshShape mesh;
+  // Memory of a rank, the one with the most.
   int64_t weight_bytes = 0;    // master and working copies
-  int64_t gradient_bytes = 0;  // all buffers of the tree of shards included
+  int64_t gradient_bytes = 0;  // all buffers of the tree of shards and of its reduction included
   int64_t optimizer_bytes = 0;
   int64_t activation_bytes = 0;  // kept for the backward pass of one micro-batch
-  int64_t checkpoint_bytes = 0;
-  double step_flops = 0;  // forward and backward; recomputation not counted
+
+  int64_t checkpoint_bytes = 0;       // the file
+  int64_t checkpoint_part_bytes = 0;  // of these, what the rank writes that writes most
+  double step_flops = 0;              // forward and backward; recomputation not counted
   int64_t total_bytes() const {
     return weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes;
   }

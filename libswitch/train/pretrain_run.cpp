@@ -142,6 +142,7 @@ TrainingShape training_shape(const PretrainOptions& options, const Prepared& pre
   shape.input_length = prepared.dataset->input_length();
   shape.target_length = prepared.dataset->target_length();
   shape.step = trainer_config(options.learning, options.run).step;
+  shape.mesh = prepared.mesh;
   return shape;
 }
 
