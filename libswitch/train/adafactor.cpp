@@ -1,57 +1,9 @@
 #include "libswitch/train/adafactor.h"
 
-#include <array>
 #include <cmath>
-
-#include "libswitch/base/error.h"
-#include "libswitch/base/parallel.h"
 
 namespace sw {
 namespace {
-
-// A rank-3 tensor taken in the order batch, rows, columns.
-class Permutation {
- public:
-  Permutation(const Shape& shape, const AdafactorView& view) {
-    const std::array<int64_t, 3> strides = {shape[1] * shape[2], shape[2], 1};
-    const std::array<int, 3> order = {view.batch_dimension, view.row_dimension,
-                                      view.column_dimension};
-    for (size_t i = 0; i < 3; ++i) {
-      size_[i] = shape[order[i]];
-      stride_[i] = strides[static_cast<size_t>(order[i])];
-    }
-  }
-  Shape shape() const { return {size_[0], size_[1], size_[2]}; }
-  Tensor permuted(const Tensor& stored) const {
-    Tensor out = Tensor::empty(shape(), stored.dtype());
-    copy(stored, out, false);
-    return out;
-  }
-  void put_back(const Tensor& permuted, Tensor& stored) const { copy(permuted, stored, true); }
-
- private:
-  void copy(const Tensor& from, Tensor& to, bool back) const {
-    if (from.dtype() == DType::f64) {
-      copy_elements(from.data<double>(), to.data<double>(), back);
-    } else {
-      copy_elements(from.data<float>(), to.data<float>(), back);
-    }
-  }
-  template <class T>
-  void copy_elements(const T* from, T* to, bool back) const {
-    parallel_for(size_[0] * size_[1], 64, [&](int64_t begin, int64_t end) {
-      for (int64_t line = begin; line < end; ++line) {
-        const int64_t stored = line / size_[1] * stride_[0] + line % size_[1] * stride_[1];
-        for (int64_t j = 0; j < size_[2]; ++j) {
-          const int64_t here = line * size_[2] + j, there = stored + j * stride_[2];
-          to[back ? there : here] = from[back ? here : there];
-        }
-      }
-    });
-  }
-  std::array<int64_t, 3> size_{};    // of the permuted tensor
-  std::array<int64_t, 3> stride_{};  // of its dimensions in the stored tensor
-};
 
 // The dimension of the view that dimension `d` of the parameter is.
 AdafactorCut cut_of(const AdafactorView& view, int d, int64_t parts) {
@@ -72,12 +24,7 @@ class Adafactor final : public Optimizer {
       const Placement& placement = parameter->placement();
       work.over_expert = cut_of(work.view, placement.expert_dimension, mesh.expert_part().parts);
       work.over_model = cut_of(work.view, placement.model_dimension, mesh.model_part().parts);
-      const bool by_expert =
-          work.over_expert == AdafactorCut::rows || work.over_expert == AdafactorCut::columns;
-      SW_CHECK(!by_expert, usage,
-               "mesh {}: adafactor factors the expert dimension of '{}' {}, which must then not be "
-               "cut; take expert=1 in --mesh, or --adafactor-expert-rms each",
-               mesh.shape().str(), parameter->name(), parameter->spec().shape.str());
+      check_adafactor_permuted(work, *parameter, mesh);
       works_.push_back(std::move(work));
     }
   }
@@ -104,7 +51,7 @@ class Adafactor final : public Optimizer {
       (work.view.factored ? t.row_moment : t.moment) = state(p, 0);
       if (work.view.factored) t.column_moment = state(p, 1);
       if (work.view.permuted()) {
-        step_permuted(work, parameter, params);
+        adafactor_permuted(work, parameter, model().mesh(), params);
       } else if (work.staged()) {
         staged.push_back(std::move(work));
       } else {
@@ -112,29 +59,6 @@ class Adafactor final : public Optimizer {
       }
     }
     adafactor_staged(staged, model().mesh(), params);
-  }
-
-  // Experts outnumber the model's width: rare and small, so the tensors are transposed for it.
-  void step_permuted(AdafactorWork& work, Parameter& parameter,
-                     const kernels::AdafactorParams& params) {
-    Tensor& weight = parameter.master();
-    const Stream stream{weight.device()};
-    SW_CHECK(!stream.device.is_cuda(), device,
-             "adafactor: '{}' {} factors its expert dimension, which only the CPU does; take "
-             "--adafactor-expert-rms each, or fewer experts than its width",
-             parameter.name(), weight.shape().str());
-    const Permutation permutation(weight.shape(), work.view);
-    work.tensors.weight = permutation.permuted(weight);
-    work.tensors.gradient = permutation.permuted(work.tensors.gradient);
-    work.tensors.value = Tensor();
-    if (work.staged()) {
-      std::vector<AdafactorWork> alone{work};
-      adafactor_staged(alone, model().mesh(), params);
-    } else {
-      adafactor_fused(work, params);
-    }
-    permutation.put_back(work.tensors.weight, weight);
-    parameter.refresh(stream);
   }
 
   std::vector<AdafactorWork> works_;  // by parameter, without tensors

@@ -30,7 +30,7 @@ enum class AdafactorCut { none, batch, rows, columns };
 struct AdafactorWork {
   AdafactorTensors tensors;
   AdafactorView view;                             // of the whole
-  AdafactorCut over_expert = AdafactorCut::none;  // none or batch
+  AdafactorCut over_expert = AdafactorCut::none;  // none or batch; rows in adafactor_permuted
   AdafactorCut over_model = AdafactorCut::none;
   /// Whether any stage needs other ranks.
   bool staged() const {
@@ -44,5 +44,15 @@ void adafactor_fused(AdafactorWork& work, const kernels::AdafactorParams& params
 /// with parts of the same parameters, in the same order.
 void adafactor_staged(std::vector<AdafactorWork>& works, const Mesh& mesh,
                       const kernels::AdafactorParams& params);
+
+/// The step of a parameter whose expert dimension is factored. Its tensors are transposed for it:
+/// experts outnumber the model's width, which is rare and small. Where experts are cut, each rank
+/// of the expert group takes some of the matrices of all experts: weights, gradients and row
+/// moments go there and back. All ranks of the expert and the model group call it.
+void adafactor_permuted(AdafactorWork& work, Parameter& parameter, const Mesh& mesh,
+                        const kernels::AdafactorParams& params);
+/// Throws usage when the matrices of such a parameter do not divide among the ranks.
+void check_adafactor_permuted(const AdafactorWork& work, const Parameter& parameter,
+                              const Mesh& mesh);
 
 }  // namespace sw
