@@ -1,7 +1,5 @@
 #include "libswitch/comm/combine.h"
 
-#include <bit>
-
 #include "libswitch/base/error.h"
 #include "libswitch/base/parallel.h"
 
@@ -47,13 +45,11 @@ void combine(ReduceOp op, DType dtype, void* out, const void* left, const void* 
 }
 
 void combine_pieces(ReduceOp op, DType dtype, void* pieces, int64_t count, int64_t n) {
-  if (count <= 1) return;
-  const auto whole = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(count)));
-  const int64_t left = whole == count ? count / 2 : whole;
-  void* right = static_cast<char*>(pieces) + left * n * element_bytes(dtype);
-  combine_pieces(op, dtype, pieces, left, n);
-  combine_pieces(op, dtype, right, count - left, n);
-  combine(op, dtype, pieces, pieces, right, n);
+  const int64_t bytes = n * element_bytes(dtype);
+  add_in_order(count, [&](int64_t left, int64_t right) {
+    char* sum = static_cast<char*>(pieces) + left * bytes;
+    combine(op, dtype, sum, sum, static_cast<char*>(pieces) + right * bytes, n);
+  });
 }
 
 }  // namespace sw

@@ -1,6 +1,7 @@
 // Elementwise sums, largest and smallest values of ranks' data, in canonical order.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "libswitch/comm/group.h"
@@ -11,9 +12,21 @@ namespace sw {
 /// in f32, rounded) and i32; a NaN on either side stays one. Throws internal for other dtypes.
 void combine(ReduceOp op, DType dtype, void* out, const void* left, const void* right, int64_t n);
 
-/// Combines `count` pieces of n elements that lie one after the other into the first: neighbours,
-/// then pairs of neighbours, and so on; what a power of two leaves over is added from the right.
-/// The other pieces are overwritten.
+/// Calls add(left, right) for the sums of `count` leaves in canonical order: neighbours, then pairs
+/// of neighbours, and so on; what a power of two leaves over is added from the right. left stands
+/// for both afterwards, so that leaf 0 ends as the sum.
+template <class Add>
+void add_in_order(int64_t count, const Add& add, int64_t first = 0) {
+  if (count <= 1) return;
+  const auto whole = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(count)));
+  const int64_t left = whole == count ? count / 2 : whole;
+  add_in_order(left, add, first);
+  add_in_order(count - left, add, first + left);
+  add(first, first + left);
+}
+
+/// Combines `count` pieces of n elements that lie one after the other into the first, in that
+/// order; the others are overwritten.
 void combine_pieces(ReduceOp op, DType dtype, void* pieces, int64_t count, int64_t n);
 
 }  // namespace sw

@@ -116,8 +116,9 @@ class World {
   virtual int64_t local_rank() const = 0;
   /// Cores of this machine that its ranks may use together; a launcher may give each rank its own.
   virtual int64_t local_cores() const = 0;
-  /// What this rank does and did in the collectives of all its groups; any thread may read it.
-  virtual const CommTrace& trace() const = 0;
+  /// What this rank does and did in the collectives of all its groups: written by them, readable by
+  /// any thread.
+  virtual CommTrace& trace() = 0;
 };
 
 /// The world of this process: MPI's when a launcher (mpirun, srun) started it, else one rank. MPI

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "libswitch/base/error.h"
+#include "libswitch/comm/device_copy.h"
 #include "libswitch/comm/steps.h"
 
 namespace sw {
@@ -17,6 +18,25 @@ char* bytes_of(const Tensor& tensor) {
 void copy_bytes(void* to, const void* from, int64_t bytes) {
   if (bytes > 0 && to != from) std::memmove(to, from, static_cast<size_t>(bytes));
 }
+
+bool on_device(const Tensor& tensor) { return tensor.defined() && tensor.device().is_cuda(); }
+
+void copy(const Tensor& to, const Tensor& from) {
+  copy_between(bytes_of(to), to.device(), from.raw(), from.device(), from.bytes());
+}
+
+/// Tensors in host memory that stand for a collective's input and output where those lie on a GPU.
+/// Has compiled, but never run on a GPU yet.
+struct Staged {
+  Staged(Tensor& output, const Tensor& input) : target(output) {
+    in = Tensor::empty(input.shape(), input.dtype());
+    out = Tensor::empty(output.shape(), output.dtype());
+    copy(in, input);
+  }
+  void finish() { copy(target, out); }
+  Tensor& target;
+  Tensor in, out;
+};
 
 Tensor scratch(int64_t bytes) { return Tensor::empty({bytes}, DType::u8); }
 
@@ -69,15 +89,15 @@ std::unique_ptr<PendingCollective> MessageGroup::start_all_reduce(std::vector<Te
   std::vector<Step> steps;
   std::vector<Tensor> keep = parts;
   if (size() > 1 && vector.elements > 0) {
-    // One part is reduced where it lies, several are packed.
+    // One part is reduced where it lies; several are packed, and what lies on a GPU.
     const int64_t bytes = vector.bytes(0, size());
-    const bool packed = parts.size() > 1;
+    const bool packed = parts.size() > 1 || on_device(parts[0]);
     if (packed) keep.push_back(scratch(bytes));
     vector.data = bytes_of(keep.back());
     if (packed) {
       char* at = vector.data;
       for (const Tensor& part : parts) {
-        copy_bytes(at, part.raw(), part.bytes());
+        copy_between(at, {}, part.raw(), part.device(), part.bytes());
         at += part.bytes();
       }
     }
@@ -96,7 +116,7 @@ std::unique_ptr<PendingCollective> MessageGroup::start_all_reduce(std::vector<Te
       unpack.then = [from = vector.data, parts = std::move(parts)] {
         const char* at = from;
         for (const Tensor& part : parts) {
-          copy_bytes(bytes_of(part), at, part.bytes());
+          copy_between(bytes_of(part), part.device(), at, {}, part.bytes());
           at += part.bytes();
         }
       };
@@ -107,6 +127,11 @@ std::unique_ptr<PendingCollective> MessageGroup::start_all_reduce(std::vector<Te
 
 void MessageGroup::reduce_scatter(Tensor& out, const Tensor& in) {
   check_rows("reduce_scatter", in, out, size());
+  if (on_device(out)) {
+    Staged staged(out, in);
+    reduce_scatter(staged.out, staged.in);
+    return staged.finish();
+  }
   std::vector<Step> steps;
   Tensor work, spare;
   const int64_t bytes = out.bytes();
@@ -136,6 +161,11 @@ void MessageGroup::reduce_scatter(Tensor& out, const Tensor& in) {
 
 void MessageGroup::all_gather(Tensor& out, const Tensor& in) {
   check_rows("all_gather", out, in, size());
+  if (on_device(out)) {
+    Staged staged(out, in);
+    all_gather(staged.out, staged.in);
+    return staged.finish();
+  }
   const Blocks vector{bytes_of(out), out.elements(), out.dtype(), size()};
   copy_bytes(vector.at(rank()), in.raw(), in.bytes());
   std::vector<Step> steps;
@@ -145,6 +175,12 @@ void MessageGroup::all_gather(Tensor& out, const Tensor& in) {
 
 void MessageGroup::broadcast(Tensor& x, int64_t root) {
   SW_CHECK(root >= 0 && root < size(), internal, "broadcast: root {} of {} ranks", root, size());
+  if (on_device(x)) {
+    Tensor host = Tensor::empty(x.shape(), x.dtype());
+    if (rank() == root) copy(host, x);
+    broadcast(host, root);
+    return copy(x, host);
+  }
   std::vector<Step> steps;
   append_broadcast(steps, x.raw(), x.bytes(), rank(), size(), root);
   start(CommKind::broadcast, std::move(steps))->finish();
@@ -168,6 +204,12 @@ void MessageGroup::all_to_all_rows(Tensor& out, std::span<const int64_t> receive
   for (int i = 1; i < out.rank(); ++i) out_row *= out.size(i);
   SW_CHECK(row == out_row, internal, "all_to_all of group {}: rows of in {} and out {} differ",
            name(), in.shape().str(), out.shape().str());
+
+  if (on_device(out)) {
+    Staged staged(out, in);
+    all_to_all_rows(staged.out, receive_rows, staged.in, send_rows);
+    return staged.finish();
+  }
 
   std::vector<const char*> from(static_cast<size_t>(size()));
   std::vector<char*> to(from.size());

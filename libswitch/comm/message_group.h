@@ -4,7 +4,7 @@
 //   all_reduce      2(p-1)/p n    reduce_scatter, all_gather   (p-1)/p n (n: the whole vector)
 //   all_to_all      (p-1)/p n     broadcast   n x the ranks it passes x on to (root: log2 p)
 // in log2 p messages per halving or doubling (p-1 for all_to_all, and for every collective of a
-// group whose size is no power of two).
+// group whose size is no power of two). Tensors on a GPU pass through host memory.
 #pragma once
 
 #include "libswitch/comm/schedule.h"

@@ -56,7 +56,7 @@ class SingleWorld final : public World {
   int64_t local_size() const override { return 1; }
   int64_t local_rank() const override { return 0; }
   int64_t local_cores() const override { return usable_cores(); }
-  const CommTrace& trace() const override { return trace_; }
+  CommTrace& trace() override { return trace_; }
 
  private:
   SingleGroup group_;

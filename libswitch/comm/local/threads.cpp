@@ -121,7 +121,7 @@ class ThreadWorld final : public World {
   int64_t local_size() const override { return std::ssize(mailboxes_); }
   int64_t local_rank() const override { return state_.rank; }
   int64_t local_cores() const override { return usable_cores(); }
-  const CommTrace& trace() const override { return state_.trace; }
+  CommTrace& trace() override { return state_.trace; }
 
  private:
   std::vector<Mailbox>& mailboxes_;

@@ -104,7 +104,7 @@ class MpiWorld final : public World {
   int64_t local_size() const override { return local_size_; }
   int64_t local_rank() const override { return local_rank_; }
   int64_t local_cores() const override { return local_cores_; }
-  const CommTrace& trace() const override { return state_.trace; }
+  CommTrace& trace() override { return state_.trace; }
 
  private:
   /// Ranks on this machine and the cores they have together. A launcher may bind each to its own.
