@@ -49,7 +49,8 @@ ToolDescription description() {
   tool.description =
       "Reads text (a document per line, blocks between blank lines, or a field of JSON lines; "
       "plain, .gz or .zst; files or standard input) and writes token shards, on all cores; the "
-      "result does not depend on their number. A vocabulary is a SentencePiece model whose ids of "
+      "result does not depend on their number. Under mpirun the ranks share the files, and -o gets "
+      "what cat(1) of their shards would be. A vocabulary is a SentencePiece model whose ids of "
       "pad, end of sequence and unknown are 0, 1 and 2, as T5's own; 100 sentinels follow its "
       "pieces.\n\n"
       "Shards may be concatenated with cat(1), and zstd -dc gives their tokens as flat "
@@ -113,7 +114,11 @@ void declare(OptionRegistry& registry, Options& options) {
       .help("keep what is whole of damaged shards, the old file as FILE.damaged");
 }
 
-TextSource open_text(const Options& options, const ToolRun& run) {
+std::string shown(const std::filesystem::path& path) {
+  return path == "-" ? "standard input" : path.string();
+}
+
+TextOptions text_options(const Options& options) {
   TextOptions text;
   SW_CHECK(options.json_field.empty() || !options.blank_line, usage,
            "--jsonl and --blank-line exclude each other");
@@ -122,11 +127,15 @@ TextSource open_text(const Options& options, const ToolRun& run) {
     text.format = TextFormat::json_lines;
     text.json_field = options.json_field;
   }
+  return text;
+}
+
+TextSource open_text(const Options& options, const ToolRun& run) {
   const Paths files(run.arguments.begin(), run.arguments.end());
   if (files.empty() && ::isatty(STDIN_FILENO) == 1) {
     log::info("reading text from the terminal; Ctrl-D ends it");
   }
-  return TextSource(files, text);
+  return TextSource(files, text_options(options));
 }
 
 // Sources and options of a shard; a list too long for the header is closed by its hash.
@@ -202,6 +211,103 @@ void with_output(const std::filesystem::path& path, const std::string& what,
   file.commit();
 }
 
+void encode_to(int fd, const std::string& name, const Tokenizer& tokenizer, TextSource& source,
+               const Options& options, const ToolRun& run) {
+  ShardWriter writer([&](const void* data, size_t n) { write_all(fd, data, n, name); },
+                     shard_header(tokenizer, describe_work(options, source),
+                                  std::filesystem::absolute(options.vocab).string()),
+                     num_threads());
+  EncodeProgress progress(run.progress());
+  const EncodeTotals totals =
+      encode_corpus(source, tokenizer, writer, num_threads(), std::ref(progress));
+  writer.finish();
+  progress.clear();
+  log::info("{}", progress.text(totals));
+  if (totals.tokens == 0) log::warn("the text holds no tokens");
+}
+
+// Files [begin, end) of rank `rank`: neighbours, with about as many bytes for each rank.
+std::pair<size_t, size_t> files_of_rank(const Paths& files, int64_t rank, int64_t ranks) {
+  std::vector<double> before = {0};
+  for (const auto& file : files) {
+    before.push_back(before.back() + static_cast<double>(std::filesystem::file_size(file)));
+  }
+  const auto first_at = [&](int64_t r) {
+    const double share = before.back() * static_cast<double>(r) / static_cast<double>(ranks);
+    // A file belongs to the rank in whose share its middle lies.
+    size_t i = 0;
+    while (i < files.size() && (before[i] + before[i + 1]) / 2 < share) ++i;
+    return r == ranks ? files.size() : i;
+  };
+  return {first_at(rank), first_at(rank + 1)};
+}
+
+// Every rank encodes its share of the files to a part of its own; rank 0 puts the parts together in
+// the order of the files, which is what cat(1) of shards makes.
+int encode_by_ranks(World& world, const Tokenizer& tokenizer, const TextSource& all,
+                    const Options& options, const ToolRun& run) {
+  SW_CHECK(!options.output.empty() && options.output != "-", usage,
+           "{} ranks cannot share stdout; give -o OUT.swt in a folder that all of them see",
+           world.size());
+  for (const auto& file : all.files()) {
+    SW_CHECK(std::filesystem::is_regular_file(file), usage,
+             "{}: {} ranks split their input by files; give regular files", shown(file),
+             world.size());
+  }
+  const auto part_of = [&](int64_t rank) {
+    return std::filesystem::path(fmt::format("{}.rank-{}", options.output.string(), rank));
+  };
+  const auto [begin, end] = files_of_rank(all.files(), world.rank(), world.size());
+  std::string fault;
+  ErrorKind kind = ErrorKind::internal;
+  try {
+    if (begin < end) {
+      TextSource own(Paths(all.files().begin() + static_cast<std::ptrdiff_t>(begin),
+                           all.files().begin() + static_cast<std::ptrdiff_t>(end)),
+                     text_options(options));
+      AtomicFile part(part_of(world.rank()));
+      encode_to(part.fd(), part.temporary_path().string(), tokenizer, own, options, run);
+      part.commit();
+    }
+  } catch (const Error& error) {
+    fault = error.what(), kind = error.kind();
+  }
+  const std::vector<std::string> faults = world.group().all_gather_bytes(fault);
+  const bool failed = std::any_of(faults.begin(), faults.end(),
+                                  [](const std::string& text) { return !text.empty(); });
+  if (failed) {
+    std::error_code ignored;
+    std::filesystem::remove(part_of(world.rank()), ignored);
+    world.group().barrier();
+    // The ranks without a fault wait for the end that the others bring.
+    if (fault.empty()) world.group().barrier();
+    fail(kind, "{}", fault);
+  }
+  if (world.rank() != 0) {
+    world.group().barrier();
+    return 0;
+  }
+  AtomicFile out(options.output);
+  std::string buffer(size_t{1} << 20, '\0');
+  for (int64_t rank = 0; rank < world.size(); ++rank) {
+    const auto [first, last] = files_of_rank(all.files(), rank, world.size());
+    if (first == last) continue;
+    const FileDescriptor part = open_for_read(part_of(rank));
+    const auto bytes = static_cast<int64_t>(std::filesystem::file_size(part_of(rank)));
+    for (int64_t at = 0; at < bytes;) {
+      const int64_t n = std::min<int64_t>(bytes - at, static_cast<int64_t>(buffer.size()));
+      pread_all(part.get(), buffer.data(), static_cast<size_t>(n), static_cast<uint64_t>(at),
+                part_of(rank).string());
+      write_all(out.fd(), buffer.data(), static_cast<size_t>(n), out.temporary_path().string());
+      at += n;
+    }
+    std::filesystem::remove(part_of(rank));
+  }
+  out.commit();
+  world.group().barrier();
+  return 0;
+}
+
 int encode(const Options& options, const ToolRun& run) {
   SW_CHECK(!options.vocab.empty(), usage,
            "no vocabulary; give --vocab V.model, or make one with --train-vocab");
@@ -216,18 +322,10 @@ int encode(const Options& options, const ToolRun& run) {
               tokenizer.pieces(), source.files().size(), bytes);
     return 0;
   }
+  World& world = join_world(run);
+  if (world.size() > 1) return encode_by_ranks(world, tokenizer, source, options, run);
   with_output(options.output, "a token shard", [&](int fd, const std::string& name) {
-    ShardWriter writer([&](const void* data, size_t n) { write_all(fd, data, n, name); },
-                       shard_header(tokenizer, describe_work(options, source),
-                                    std::filesystem::absolute(options.vocab).string()),
-                       num_threads());
-    EncodeProgress progress(run.progress());
-    const EncodeTotals totals =
-        encode_corpus(source, tokenizer, writer, num_threads(), std::ref(progress));
-    writer.finish();
-    progress.clear();
-    log::info("{}", progress.text(totals));
-    if (totals.tokens == 0) log::warn("the text holds no tokens");
+    encode_to(fd, name, tokenizer, source, options, run);
   });
   return 0;
 }
@@ -256,10 +354,6 @@ int train(const Options& options, const ToolRun& run) {
 Paths shard_files(const ToolRun& run) {
   if (run.arguments.empty()) return {"-"};
   return Paths(run.arguments.begin(), run.arguments.end());
-}
-
-std::string shown(const std::filesystem::path& path) {
-  return path == "-" ? "standard input" : path.string();
 }
 
 // Opens a shard for reading from its start to its end.
