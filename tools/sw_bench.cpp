@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -35,8 +36,9 @@ struct Options {
   int64_t batch = 8, steps = 7, warmup = 2;
   std::optional<int64_t> input_length, target_length;
   std::string dtype = "auto", optimizer = "adafactor", recompute = "none";
-  int64_t canonical_ranks = 1, accumulate = 1;
+  int64_t canonical_ranks = 0, accumulate = 1;
   uint64_t seed = 0;
+  std::string mesh;
 };
 
 ToolDescription description() {
@@ -45,7 +47,8 @@ ToolDescription description() {
   tool.summary = "the speed of training steps on this machine, and where their time goes";
   tool.usage = {"--preset P [--batch ROWS] [--input-length S] [--target-length T] [OPTION...]"};
   tool.examples = {"sw-bench --preset mini --experts 0",
-                   "sw-bench --preset mini --json | jq .share_of_peak"};
+                   "sw-bench --preset mini --json | jq .share_of_peak",
+                   "mpirun -n 2 sw-bench --preset mini --threads 1"};
   tool.description =
       "Runs whole training steps on random text: span corruption, forward and backward pass, "
       "optimizer. The median step is reported, with a table of its operations by time.\n\n"
@@ -84,9 +87,14 @@ void declare(OptionRegistry& registry, Options& o) {
       .help("compute activations again instead of keeping them");
   registry.add_choice("optimizer", &o.optimizer, {"adafactor", "adamw"}).help("update rule");
   registry.add("canonical-ranks", &o.canonical_ranks)
-      .range(1, 1 << 20)
+      .range(0, 1 << 20)
       .advanced()
+      .default_text("the data ranks")
       .help("shards whose gradients are summed in one tree; a power of two");
+  registry.add("mesh", &o.mesh)
+      .value_name("data=N,expert=N,model=N")
+      .default_text("all ranks on data, experts spread over them")
+      .help("how the ranks of mpirun share the work");
   registry.add("accumulate", &o.accumulate)
       .range(1, 1 << 20)
       .advanced()
@@ -98,12 +106,13 @@ void declare(OptionRegistry& registry, Options& o) {
 struct Plan {
   ModelConfig model;
   StepConfig step;
+  MeshShape mesh;
   DType compute = DType::f32;
   int64_t rows = 0, input_length = 0, target_length = 0;
   double flops = 0;  // of a step: three forward passes
 };
 
-Plan make_plan(const Options& o) {
+Plan make_plan(const Options& o, int64_t ranks) {
   SW_CHECK(!o.model.preset.empty(), usage, "no model; give --preset, mini for example");
   Plan plan;
   plan.model = o.model.resolve();
@@ -116,11 +125,15 @@ Plan make_plan(const Options& o) {
   plan.input_length = o.input_length.value_or(narrow ? 256 : 512);
   plan.target_length = o.target_length.value_or(narrow ? 64 : 114);
   plan.compute = compute_dtype(o.dtype);
-  plan.step.canonical_ranks = o.canonical_ranks;
+  plan.mesh = resolve_mesh_shape(parse_mesh_shape(o.mesh), ranks, plan.model.experts);
+  plan.step.canonical_ranks =
+      o.canonical_ranks > 0
+          ? o.canonical_ranks
+          : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(plan.mesh.data)));
   plan.step.accumulate = o.accumulate;
   plan.step.recompute = recompute_from(o.recompute);
   plan.step.seed = o.seed;
-  plan.step.check_rows(plan.rows);
+  plan.step.check_rows(plan.rows, plan.mesh.data);
   plan.flops = 3 * forward_flops(plan.model, plan.input_length, plan.target_length) *
                static_cast<double>(plan.rows);
   // Weights and gradients in f32 are the least that a step needs.
@@ -171,6 +184,8 @@ class RandomText {
 
 struct MeasuredStep {
   double seconds = 0;
+  double comm_seconds = 0;  // in collectives, waiting included
+  CommVolume sent;
   Profile profile;
 };
 
@@ -187,10 +202,25 @@ int64_t peak_resident_bytes() {
   return int64_t{usage.ru_maxrss} * 1024;
 }
 
-// Floating-point operations a second.
-double measure_peak(DType dtype) { return 1e9 * kernels::cpu::measure_matmul_peak(dtype); }
+// Floating-point operations a second, of all ranks together.
+double measure_peak(World& world, DType dtype) {
+  world.group().barrier();
+  Tensor peak =
+      Tensor::from({1}, std::vector<double>{1e9 * kernels::cpu::measure_matmul_peak(dtype)});
+  world.group().all_reduce(peak);
+  return peak.data<double>()[0];
+}
 
-Result measure(const Plan& plan, const Options& o) {
+// Sent by this rank so far.
+CommVolume volume(const Mesh& mesh) {
+  CommVolume sum;
+  for (const Group* group : {&mesh.data(), &mesh.expert(), &mesh.replica(), &mesh.model()}) {
+    sum += group->volume();
+  }
+  return sum;
+}
+
+Result measure(World& world, const Plan& plan, const Options& o) {
   DatasetOptions data;
   data.input_length = plan.input_length;
   data.target_length = plan.target_length;
@@ -200,8 +230,10 @@ Result measure(const Plan& plan, const Options& o) {
   const Dataset dataset({{text.path(), 1.0}}, data);
 
   Result result;
-  result.peak_flops = measure_peak(plan.compute);
-  Model model(plan.model, plan.compute, {});
+  result.peak_flops = measure_peak(world, plan.compute);
+  const Mesh mesh(world, plan.mesh);
+  const MeshPart part = mesh.data_part();
+  Model model(plan.model, plan.compute, {}, mesh);
   model.initialize(o.seed);
   OptimizerConfig optimizer_config;
   optimizer_config.kind = optimizer_kind(o.optimizer);
@@ -211,12 +243,16 @@ Result measure(const Plan& plan, const Options& o) {
   std::vector<MeasuredStep> steps;
   for (int64_t step = 0; step < o.warmup + o.steps; ++step) {
     MeasuredStep measured;
+    world.group().barrier();
+    const CommVolume before = volume(mesh);
+    const double comm_before = world.trace().seconds();
     {
       const ProfileRecording recording(measured.profile);
       const Timer timer;
       {
         const ProfileRegion region("span corruption");
-        dataset.fill(static_cast<uint64_t>(step * plan.rows), plan.rows, batch);
+        dataset.fill(static_cast<uint64_t>(step * plan.rows + part.begin(plan.rows)),
+                     part.count(plan.rows), batch);
       }
       TokenRows rows;
       rows.rows = batch.rows;
@@ -226,6 +262,9 @@ Result measure(const Plan& plan, const Options& o) {
       measured.seconds = timer.seconds();
       SW_CHECK(done.finite, diverged, "step {}: {}", step, done.fault);
     }
+    const CommVolume after = volume(mesh);
+    measured.sent = {after.messages - before.messages, after.bytes - before.bytes};
+    measured.comm_seconds = world.trace().seconds() - comm_before;
     log::debug("step {}: {:.3f} s", step, measured.seconds);
     if (step >= o.warmup) steps.push_back(std::move(measured));
   }
@@ -235,7 +274,7 @@ Result measure(const Plan& plan, const Options& o) {
   result.slowest = steps.back().seconds;
   result.median = std::move(steps[(steps.size() - 1) / 2]);
   // Other work on the machine and its clock change in the meantime: the better figure is the peak.
-  result.peak_flops = std::max(result.peak_flops, measure_peak(plan.compute));
+  result.peak_flops = std::max(result.peak_flops, measure_peak(world, plan.compute));
   result.resident_bytes = peak_resident_bytes();
   result.tensor_bytes = allocator_stats().peak_bytes;
   return result;
@@ -253,6 +292,8 @@ std::string json_text(const Options& o, const Plan& plan, const Result& result) 
                                  {"dtype", compute_dtype_option(plan.compute)},
                                  {"device", "cpu"},
                                  {"threads", num_threads()},
+                                 {"ranks", plan.mesh.ranks()},
+                                 {"mesh", plan.mesh.str()},
                                  {"batch", plan.rows},
                                  {"input_length", plan.input_length},
                                  {"target_length", plan.target_length},
@@ -266,6 +307,9 @@ std::string json_text(const Options& o, const Plan& plan, const Result& result) 
                                  {"gflops", rate * 1e-9},
                                  {"peak_gflops", result.peak_flops * 1e-9},
                                  {"share_of_peak", rate / result.peak_flops},
+                                 {"comm_share", result.median.comm_seconds / seconds},
+                                 {"comm_messages", result.median.sent.messages},
+                                 {"comm_bytes", result.median.sent.bytes},
                                  {"peak_memory_bytes", result.resident_bytes},
                                  {"peak_tensor_bytes", result.tensor_bytes}};
   auto ops = nlohmann::ordered_json::array();
@@ -298,6 +342,12 @@ std::string table_text(const Options& o, const Plan& plan, const Result& result)
       100 * plan.flops / seconds / result.peak_flops, result.peak_flops * 1e-9,
       static_cast<double>(result.resident_bytes) * 1e-9,
       static_cast<double>(result.tensor_bytes) * 1e-9);
+  if (plan.mesh.ranks() > 1) {
+    out += fmt::format(
+        "{} ranks on mesh {} | rank 0: {:.1f} % of a step in collectives, {} messages, {:.2f} MB\n",
+        plan.mesh.ranks(), plan.mesh.str(), 100 * result.median.comm_seconds / seconds,
+        result.median.sent.messages, static_cast<double>(result.median.sent.bytes) * 1e-6);
+  }
   out += fmt::format("\n{:<32}{:>6}{:>10}{:>8}{:>9}{:>8}{:>8}\n", "operation", "calls", "ms",
                      "step %", "GFLOP/s", "peak %", "GB/s");
   const auto rate = [](double value, double scale) {
@@ -316,13 +366,15 @@ std::string table_text(const Options& o, const Plan& plan, const Result& result)
 }
 
 int bench(const Options& options, ToolRun& run) {
-  const Plan plan = make_plan(options);
+  World& world = join_world(run);
+  const Plan plan = make_plan(options, world.size());
   if (run.common.dry_run) {
     log::info("{} parameters, {:.1f} GFLOP a step", count_parameters(plan.model).total,
               plan.flops * 1e-9);
     return 0;
   }
-  const Result result = measure(plan, options);
+  const Result result = measure(world, plan, options);
+  if (world.rank() != 0) return 0;
   write_stdout(run.common.json ? json_text(options, plan, result)
                                : table_text(options, plan, result));
   return 0;
