@@ -11,7 +11,7 @@ set -eu
 here=$(dirname "$0")
 PATH=$(cd "$here/../.." && pwd)/${BUILD:-build/release}/bin:$PATH
 model=${MODEL:-$here/learning.toml}
-steps=${STEPS:-1200}
+steps=${STEPS:-3000}
 out=$1
 heldout=$2
 shift 2
