@@ -20,6 +20,7 @@ struct Options {
   int64_t max_tokens = 0;
   int64_t input_length = 0, target_length = 0;
   std::string dtype = "auto";
+  std::string mesh;
 };
 
 sw::ToolDescription describe() {
@@ -28,7 +29,8 @@ sw::ToolDescription describe() {
   tool.summary = "negative log perplexity of a checkpoint on token shards";
   tool.usage = {"CHECKPOINT --data H.swt [--data ...] [--max-tokens N] [--json]"};
   tool.examples = {"sw-eval runs/a --data heldout.swt",
-                   "sw-eval - --data heldout.swt --json < step.h5 | jq .results"};
+                   "sw-eval - --data heldout.swt --json < step.h5 | jq .results",
+                   "mpirun -n 8 sw-eval runs/a --data heldout.swt"};
   tool.description =
       "CHECKPOINT is a .h5 file, a run folder (its newest checkpoint) or - for stdin. The figure "
       "is "
@@ -67,6 +69,10 @@ void declare(sw::OptionRegistry& r, Options& o) {
       .help("decoder positions");
   r.add_choice("dtype", &o.dtype, {"auto", "fp32", "bf16"})
       .help("of activations; auto: as in training");
+  r.add("mesh", &o.mesh)
+      .value_name("data=N,expert=N,model=N")
+      .default_text("all ranks on data, experts spread over them")
+      .help("how the ranks of mpirun share the work");
 }
 
 // As the checkpoint was trained, but for the lengths that were given.
@@ -109,6 +115,9 @@ std::string json(const sw::CheckpointReader& reader, const std::string& argument
 
 int run(const Options& options, sw::ToolRun& tool) {
   const std::string& argument = tool.arguments.at(0);
+  sw::World& world = sw::join_world(tool);
+  SW_CHECK(argument != "-" || world.size() == 1, usage,
+           "{} ranks cannot share stdin; give the checkpoint as a file", world.size());
   const sw::CheckpointReader reader = sw::open_checkpoint(argument);
   sw::log::info("{} | step {} | digest {}", reader.path().string(), reader.meta().step,
                 reader.digest());
@@ -121,16 +130,18 @@ int run(const Options& options, sw::ToolRun& tool) {
   for (const std::string& name : options.data) {
     sets.push_back(sw::open_eval_set(reader, name, dataset, options.max_tokens));
   }
+  const sw::Mesh mesh(world,
+                      sw::resolve_mesh_shape(sw::parse_mesh_shape(options.mesh), world.size(),
+                                             sw::model_config(reader).experts));
   if (tool.common.dry_run) return 0;
-  const auto model = sw::load_model(reader, dtype);
+  const auto model = sw::load_model(reader, dtype, mesh);
   std::vector<sw::Evaluation> results;
   for (size_t i = 0; i < sets.size(); ++i) {
     results.push_back(sw::evaluate_set(*model, *sets[i], options.data[i]));
   }
+  if (world.rank() != 0) return 0;
   const std::string text = tool.common.json ? json(reader, argument, results) : table(results);
-  SW_CHECK(
-      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0,
-      io, "stdout: write failed");
+  sw::write_stdout(text);
   return 0;
 }
 

@@ -66,18 +66,22 @@ void read_optimizer(const CheckpointReader& reader, Optimizer& optimizer) {
   });
 }
 
-std::unique_ptr<Model> load_model(const CheckpointReader& reader, std::optional<DType> compute) {
-  const CheckpointMeta& meta = reader.meta();
-  const std::string name = reader.path().string() + ": /meta/config.toml";
-  const ModelConfig config = model_config_from_toml(meta.config_toml, name);
+ModelConfig model_config(const CheckpointReader& reader) {
+  return model_config_from_toml(reader.meta().config_toml,
+                                reader.path().string() + ": /meta/config.toml");
+}
+
+std::unique_ptr<Model> load_model(const CheckpointReader& reader, std::optional<DType> compute,
+                                  const Mesh& mesh) {
+  const auto& attributes = reader.meta().attributes;
   DType dtype = DType::f32;
   if (compute) {
     dtype = *compute;
-  } else if (const auto it = meta.attributes.find("compute_dtype"); it != meta.attributes.end()) {
+  } else if (const auto it = attributes.find("compute_dtype"); it != attributes.end()) {
     const auto* text = std::get_if<std::string>(&it->second);
     if (text != nullptr && *text == "bf16") dtype = DType::bf16;
   }
-  auto model = std::make_unique<Model>(config, dtype);
+  auto model = std::make_unique<Model>(model_config(reader), dtype, Device{}, mesh);
   read_weights(reader, *model);
   return model;
 }

@@ -18,9 +18,12 @@ void read_weights(const CheckpointReader& reader, Model& model);
 /// The same for all optimizer state; corrupt when the file holds none or another optimizer's.
 void read_optimizer(const CheckpointReader& reader, Optimizer& optimizer);
 
-/// The model that a checkpoint holds, built from its configuration, with its weights. `compute`: by
-/// default the precision it was trained in.
+/// The model that a checkpoint holds, from its configuration.
+ModelConfig model_config(const CheckpointReader& reader);
+/// That model with its weights; `compute`: by default the precision it was trained in. All ranks of
+/// `mesh`, which must outlive the model, call it.
 std::unique_ptr<Model> load_model(const CheckpointReader& reader,
-                                  std::optional<DType> compute = std::nullopt);
+                                  std::optional<DType> compute = std::nullopt,
+                                  const Mesh& mesh = single_mesh());
 
 }  // namespace sw

@@ -113,6 +113,12 @@ void declare_learning_options(OptionRegistry& r, LearningOptions& o) {
       .at_least(1)
       .advanced()
       .help("micro-batches within a shard, to save memory");
+  r.add("shard-optimizer", &o.shard_optimizer)
+      .advanced()
+      .help("each rank keeps the optimizer state of its share of the parameters only")
+      .details(
+          "Saves memory with several data ranks, at one more broadcast of the weights a step; "
+          "the bits are the same.");
   r.add_choice("dtype", &o.dtype, {"auto", "fp32", "bf16"})
       .help("of activations; auto: bf16 where the processor multiplies it");
 }
@@ -181,6 +187,7 @@ OptimizerConfig LearningOptions::optimizer_config() const {
   config.weight_decay = weight_decay;
   config.beta1 = beta1;
   config.beta2 = beta2;
+  config.shard = shard_optimizer;
   return config;
 }
 

@@ -46,6 +46,7 @@ struct LearningOptions {
   double clip_norm = 0;
   int64_t canonical_ranks = 0;  // 0: the data ranks at the run's start
   int64_t accumulate = 1;
+  bool shard_optimizer = false;
   std::string dtype = "auto";
 
   /// Fills in what depends on other options: schedule, rate, warm-up, dtype; canonical ranks from
