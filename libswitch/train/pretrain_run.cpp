@@ -133,6 +133,32 @@ CheckpointMeta constant_meta(const PretrainOptions& options, const Prepared& pre
   return meta;
 }
 
+// A run keeps its bits as long as its canonical ranks stay: "4 to 8 after step 1200" tells where
+// they did not.
+constexpr const char* kCanonicalChanges = "canonical_ranks_changes";
+
+void record_canonical_change(const CheckpointMeta& before, CheckpointMeta& meta) {
+  const auto text = [&](const char* name) -> std::string {
+    const auto it = before.attributes.find(name);
+    const auto* value =
+        it == before.attributes.end() ? nullptr : std::get_if<std::string>(&it->second);
+    return value == nullptr ? "" : *value;
+  };
+  std::string changes = text(kCanonicalChanges);
+  const int64_t now = std::get<int64_t>(meta.attributes.at("canonical_ranks"));
+  const auto it = before.attributes.find("canonical_ranks");
+  const auto* was = it == before.attributes.end() ? nullptr : std::get_if<int64_t>(&it->second);
+  if (was != nullptr && *was != now) {
+    if (!changes.empty()) changes += ", ";
+    changes += fmt::format("{} to {} after step {}", *was, now, before.step);
+    log::warn(
+        "canonical ranks change from {} to {}: from here on the run has other bits than an "
+        "unchanged one",
+        *was, now);
+  }
+  if (!changes.empty()) meta.attributes[kCanonicalChanges] = changes;
+}
+
 TrainingShape training_shape(const PretrainOptions& options, const Prepared& prepared) {
   TrainingShape shape;
   shape.model = prepared.model;
@@ -255,6 +281,7 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   Model model(prepared.model, prepared.compute, prepared.device, mesh);
   auto optimizer = make_optimizer(shape.optimizer, model);
   CheckpointMeta meta = constant_meta(options, prepared, context, config);
+  if (reader) record_canonical_change(reader->meta(), meta);
   const PretrainingObjective objective(std::move(prepared.dataset), options.learning.seed,
                                        options.learning.batch, std::move(prepared.eval_sets));
   TrainerConfig config_of_loop = trainer_config(options.learning, options.run);

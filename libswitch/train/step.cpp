@@ -64,12 +64,16 @@ void StepConfig::check_rows(int64_t rows, int64_t data_ranks) const {
            "batch: {} rows cannot be cut into {} canonical ranks x {} micro-batches; expected a "
            "multiple of {}",
            rows, canonical_ranks, accumulate, canonical_ranks * accumulate);
-  SW_CHECK(canonical_ranks % data_ranks == 0, usage,
-           "mesh: {} data ranks cannot share {} canonical ranks evenly; expected a power of two of "
-           "at most {}. Start fewer data ranks (or move ranks to model=), or start the run with "
-           "--canonical-ranks {}",
-           data_ranks, canonical_ranks, canonical_ranks,
+  SW_CHECK(std::has_single_bit(static_cast<uint64_t>(data_ranks)), usage,
+           "mesh: {} data ranks, expected a power of two; start {} or {}, or give ranks to model=",
+           data_ranks, std::bit_floor(static_cast<uint64_t>(data_ranks)),
            std::bit_ceil(static_cast<uint64_t>(data_ranks)));
+  SW_CHECK(
+      data_ranks <= canonical_ranks, usage,
+      "mesh: {} data ranks cannot share the run's {} canonical ranks; start at most {} data "
+      "ranks, or give ranks to model=; a run that starts with --canonical-ranks {} can grow to "
+      "as many, one that has begun goes on with it and --allow-changes, to other bits",
+      data_ranks, canonical_ranks, canonical_ranks, data_ranks);
 }
 
 namespace {

@@ -113,7 +113,7 @@ void expect_one_ranks_bits(const Training& training, const std::string& what) {
 
 TEST_F(MeshStepTest, GivesOneRanksBitsOnAnyDataAndExpertMesh) {
   for (const DType compute : {DType::f32, DType::bf16}) {
-    for (const char* conventions : {"paper", "t5x"}) {
+    for (const char* conventions : {"paper", "t5x", "hf"}) {
       Training training;
       training.compute = compute;
       training.step.canonical_ranks = 8;
@@ -224,9 +224,9 @@ TEST_F(MeshStepTest, SaysBeforeTheFirstStepWhatDoesNotFit) {
   StepConfig config;
   config.canonical_ranks = 4;
   EXPECT_THAT(message_of(ErrorKind::usage, [&] { config.check_rows(16, 8); }),
-              ::testing::HasSubstr("8 data ranks cannot share 4 canonical ranks"));
+              ::testing::HasSubstr("8 data ranks cannot share the run's 4 canonical ranks"));
   EXPECT_THAT(message_of(ErrorKind::usage, [&] { config.check_rows(12, 3); }),
-              ::testing::HasSubstr("3 data ranks"));
+              ::testing::HasSubstr("3 data ranks, expected a power of two; start 2 or 4"));
   EXPECT_THAT(message_of(ErrorKind::usage, [&] { config.check_rows(6, 4); }),
               ::testing::HasSubstr("6 rows cannot be cut"));
 }
