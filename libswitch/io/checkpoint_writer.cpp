@@ -104,6 +104,7 @@ struct CheckpointWriter::Impl {
   void write_rows(size_t entry, int64_t begin, int64_t end, const char* data);
   void write_part(size_t entry, const Rectangle& box, const char* data);
   void merge(std::span<const TileReport> others);
+  uint64_t checksum_in_file(const Tile& tile) const;
   void check_tiles();
   CommittedCheckpoint commit();
 };
@@ -243,6 +244,15 @@ void CheckpointWriter::Impl::merge(std::span<const TileReport> others) {
   }
 }
 
+uint64_t CheckpointWriter::Impl::checksum_in_file(const Tile& tile) const {
+  std::string bytes(static_cast<size_t>(tile.bytes), '\0');
+  pread_all(
+      fd.get(), bytes.data(), bytes.size(),
+      layout.offsets[static_cast<size_t>(tile.entry)] + static_cast<uint64_t>(tile.first_byte),
+      temporary.string());
+  return xxh3_64(bytes.data(), bytes.size());
+}
+
 // Every element written once; checksums of tiles that no single call wrote whole.
 void CheckpointWriter::Impl::check_tiles() {
   layout.checksums.resize(layout.tiles.size());
@@ -260,13 +270,7 @@ void CheckpointWriter::Impl::check_tiles() {
         layout.checksums[t] = states[t].checksum;
         continue;
       }
-      const Tile& tile = layout.tiles[t];
-      std::string bytes(static_cast<size_t>(tile.bytes), '\0');
-      pread_all(
-          fd.get(), bytes.data(), bytes.size(),
-          layout.offsets[static_cast<size_t>(tile.entry)] + static_cast<uint64_t>(tile.first_byte),
-          temporary.string());
-      layout.checksums[t] = xxh3_64(bytes.data(), bytes.size());
+      layout.checksums[t] = checksum_in_file(layout.tiles[t]);
     }
   });
 }
@@ -383,6 +387,17 @@ std::vector<TileReport> CheckpointWriter::reports() const {
     if (state.elements == 0) continue;
     reports.push_back({static_cast<int64_t>(t), state.elements, state.checksum, state.checked});
   }
+  return reports;
+}
+
+std::vector<TileReport> CheckpointWriter::read_back(std::span<const int64_t> tiles) const {
+  std::vector<TileReport> reports(tiles.size());
+  parallel_for(std::ssize(tiles), 1, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      const Tile& tile = impl_->layout.tiles.at(static_cast<size_t>(tiles[i]));
+      reports[i] = {tiles[i], 0, impl_->checksum_in_file(tile), 1};
+    }
+  });
   return reports;
 }
 

@@ -40,7 +40,7 @@ struct TileReport {
   int64_t tile = 0;      // index among all tiles
   int64_t elements = 0;  // elements of the tile that this writer wrote
   uint64_t checksum = 0;
-  int64_t checked = 0;  // 1: this writer wrote the whole tile, and `checksum` is its XXH3-64
+  int64_t checked = 0;  // 1: `checksum` is the whole tile's XXH3-64
 };
 
 struct CommittedCheckpoint {
@@ -72,7 +72,7 @@ class CheckpointWriter {
   void write_tensor(const std::string& path, const Tensor& tensor);
   /// Writes a box of a tensor from `data`, row-major and dense. Every element must be written
   /// exactly once over all writers. Tiles covered whole by one call are checksummed from memory,
-  /// others are read back by finish().
+  /// others are read back: by read_back(), or else by finish().
   void write_rectangle(const std::string& path, const Rectangle& box, const void* data);
 
   /// Waits until what was written is on disk: where another machine than rank 0's wrote, whose
@@ -80,6 +80,8 @@ class CheckpointWriter {
   void sync();
   /// What this writer wrote, to be sent to rank 0.
   std::vector<TileReport> reports() const;
+  /// Checksums of tiles that are written whole, though not in one call, from the file. Throws io.
+  std::vector<TileReport> read_back(std::span<const int64_t> tiles) const;
 
   /// Rank 0, once all ranks have written: fills the tile table and digest, seals, syncs and
   /// renames. `others` are the reports of the other ranks. Throws internal when an element was not

@@ -1,6 +1,7 @@
 #include "libswitch/train/checkpoint_save.h"
 
 #include <cstring>
+#include <map>
 
 #include "libswitch/base/parallel.h"
 #include "libswitch/comm/local/single.h"
@@ -58,7 +59,7 @@ CheckpointSave::CheckpointSave(const std::filesystem::path& file, const Model& m
     const std::string offsets =
         world.broadcast_bytes(root ? to_bytes(writer_->offsets()) : std::string(), kRoot);
     const std::string host = world.broadcast_bytes(root ? host_name() : std::string(), kRoot);
-    sync_ = host != host_name();
+    sync_ = world.all_reduce_value(host == host_name() ? 0 : 1, ReduceOp::max) > 0;
     if (!root) {
       failure_ = failure_of([&] {
         writer_ = std::make_unique<CheckpointWriter>(
@@ -117,6 +118,39 @@ void CheckpointSave::wait() {
   if (thread_.joinable()) thread_.join();
 }
 
+// What the other ranks know of the tiles. Those that nobody wrote whole, because the model axis
+// cuts them, are read back by one of the ranks that wrote parts of them.
+std::vector<TileReport> CheckpointSave::gather_reports() {
+  Group& world = mesh_.world();
+  std::vector<TileReport> others;
+  if (world.size() == 1) return others;
+  const auto gather = [&](const std::vector<TileReport>& own, const auto& take) {
+    const auto all = world.all_gather_bytes(to_bytes(own));
+    for (int64_t rank = 0; rank < world.size(); ++rank) {
+      for (const TileReport& r : from_bytes<TileReport>(all[static_cast<size_t>(rank)])) {
+        take(rank, r);
+        if (rank != world.rank()) others.push_back(r);
+      }
+    }
+  };
+  std::map<int64_t, std::vector<int64_t>> writers;  // of tiles without a checksum
+  gather(writer_->reports(), [&](int64_t rank, const TileReport& report) {
+    if (report.checked == 0) writers[report.tile].push_back(rank);
+  });
+  if (writers.empty()) return others;
+  std::vector<int64_t> own;
+  for (const auto& [tile, ranks] : writers) {
+    const auto turn = static_cast<size_t>(tile % std::ssize(ranks));
+    if (ranks[turn] == world.rank()) own.push_back(tile);
+  }
+  std::vector<TileReport> read;
+  agree_on(world, [&] { read = writer_->read_back(own); });
+  gather(read, [&](int64_t, const TileReport&) {});
+  // Rank 0 takes its own from here too.
+  others.insert(others.end(), read.begin(), read.end());
+  return others;
+}
+
 CommittedCheckpoint CheckpointSave::finish() {
   wait();
   SW_CHECK(written(), internal, "{}: finish() before write()", file_.string());
@@ -125,14 +159,7 @@ CommittedCheckpoint CheckpointSave::finish() {
   CommittedCheckpoint done;
   try {
     agree(world, failure_);
-    // Of all ranks but rank 0, which has its own.
-    std::vector<TileReport> others;
-    if (world.size() > 1) {
-      const auto all = world.all_gather_bytes(root ? "" : to_bytes(writer_->reports()));
-      for (const std::string& bytes : all) {
-        for (const TileReport& report : from_bytes<TileReport>(bytes)) others.push_back(report);
-      }
-    }
+    const std::vector<TileReport> others = gather_reports();
     std::optional<Failure> failure;
     if (root) failure = failure_of([&] { done = writer_->finish(others); });
     agree(world, failure);

@@ -62,12 +62,14 @@ class CheckpointSave {
     Tensor tensor;
   };
   void wait();
+  std::vector<TileReport> gather_reports();
 
   std::filesystem::path file_;
   const Mesh& mesh_;
   std::vector<Part> parts_;
   std::unique_ptr<CheckpointWriter> writer_;
-  bool sync_ = false;  // after writing
+  bool sync_ =
+      false;  // after writing: others read it from another machine, or for the thread's sake
   std::optional<Failure> failure_;
   std::atomic<bool> written_{false}, dropped_{false};
   std::thread thread_;

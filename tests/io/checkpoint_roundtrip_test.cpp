@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "libswitch/base/hash.h"
 #include "tests/io/checkpoint_samples.h"
 
 namespace sw {
@@ -267,6 +268,23 @@ TEST(CheckpointWriter, RefusesToFinishWithElementsMissingOrWrittenTwice) {
     EXPECT_EQ(error_of([&] { writer.finish(); }).kind(), ErrorKind::internal);
   }
   EXPECT_EQ(test::files_in(folder.path()), 0);
+}
+
+TEST(CheckpointWriter, ReadsTilesBackThatWereWrittenInParts) {
+  const TemporaryFolder folder;
+  const std::vector<TensorEntry> entries = {{"/model/x", DType::f32, Shape{4}, {"d_model"}}};
+  const Tensor x = Tensor::from<float>({4}, std::vector<float>{1, 2, 3, 4});
+  CheckpointWriter writer(folder / "a.h5", entries, CheckpointMeta{}, Telemetry{});
+  writer.write_rectangle("/model/x", {{0}, {2}}, x.raw());
+  writer.write_rectangle("/model/x", {{2}, {2}}, x[2].raw());
+  EXPECT_EQ(writer.reports().at(0).checked, 0);
+  const std::vector<int64_t> tiles = {0};
+  const TileReport report = writer.read_back(tiles).at(0);
+  EXPECT_EQ(report.elements, 0);
+  EXPECT_EQ(report.checked, 1);
+  EXPECT_EQ(report.checksum, xxh3_64(x.raw(), 16));
+  writer.finish(std::vector<TileReport>{report});
+  CheckpointReader(folder / "a.h5").verify_all();
 }
 
 TEST(CheckpointWriter, RefusesSchemasThatNoFileCanHold) {
