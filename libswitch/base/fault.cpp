@@ -28,7 +28,8 @@ constexpr const char* kForm =
     "random:SEED:KIND[:SITE]";
 
 // A random fault comes within so many steps and visits of the start.
-constexpr uint64_t kRandomSteps = 6, kRandomVisits = 3;
+constexpr uint64_t kRandomSteps = 5, kRandomVisits = 3;
+constexpr int64_t kRandomPatience = 2;
 
 template <class Names>
 std::string joined(const Names& names) {
@@ -102,6 +103,7 @@ FaultSpec parse_random(const std::vector<std::string>& parts, int64_t ranks) {
   spec.first_step = static_cast<int64_t>(draws.below(kRandomSteps));
   spec.visit = 1 + static_cast<int64_t>(draws.below(kRandomVisits));
   const std::vector<FaultSite> sites = sites_of(spec.kind);
+  spec.anywhere = parts.size() == 3;
   spec.site = parts.size() > 3 ? one_of<FaultSite>(kSites, parts[3], "site")
                                : sites[draws.below(sites.size())];
   return spec;
@@ -175,10 +177,16 @@ void FaultPlan::set_step(int64_t step) {
 }
 
 bool FaultPlan::takes_place(FaultSpec& spec, FaultSite site, int64_t step) {
-  if (spec.site != site) return false;
-  if (!spec.random) return spec.step == FaultSpec::kAny || spec.step == step;
-  if (step < start_ + spec.first_step) return false;
-  return --spec.visit == 0;
+  if (!spec.random) {
+    return spec.site == site && (spec.step == FaultSpec::kAny || spec.step == step);
+  }
+  const int64_t due = start_ + spec.first_step;
+  if (spec.visit <= 0 || step < due) return false;
+  const std::vector<FaultSite> sites = sites_of(spec.kind);
+  const bool late = spec.anywhere && step > due + kRandomPatience &&
+                    std::find(sites.begin(), sites.end(), site) != sites.end();
+  if (late) spec.visit = 1;
+  return (late || spec.site == site) && --spec.visit == 0;
 }
 
 FaultEffect FaultPlan::visit(FaultSite site, int64_t step) {

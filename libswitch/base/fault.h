@@ -63,8 +63,9 @@ struct FaultSpec {
   FaultKind kind = FaultKind::kill;
   FaultSite site = FaultSite::step;
   // Of the random form: the fault comes at visit number `visit` (from 1) of the site in steps from
-  // `first_step` on, counted from the first step of the process.
-  bool random = false;
+  // `first_step` on, counted from the first step of the process; unless the site was given, at
+  // another one when it is not reached soon.
+  bool random = false, anywhere = false;
   int64_t first_step = 0, visit = 1;
   int64_t told_step = kAny;  // of the latest line of the log
 };

@@ -114,6 +114,19 @@ TEST(FaultTest, ARandomFaultComesOnceWithinAFewStepsOfTheStart) {
   }
 }
 
+TEST(FaultTest, ARandomFaultComesElsewhereWhenItsSiteIsNotReached) {
+  for (int seed = 0; seed < 20; ++seed) {
+    FaultPlan plan(parse_faults("random:" + std::to_string(seed) + ":nan", 1), 0);
+    int came = 0;
+    for (int64_t step = 1; step < 20; ++step) {
+      plan.set_step(step);
+      if (plan.visit(FaultSite::backward) == FaultEffect::nan) ++came;
+      EXPECT_EQ(plan.visit(FaultSite::eval), FaultEffect::none);  // no site of that kind
+    }
+    EXPECT_EQ(came, 1) << seed;
+  }
+}
+
 TEST(FaultTest, KillsTheProcess) {
   EXPECT_EXIT(
       {
