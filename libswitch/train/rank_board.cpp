@@ -17,6 +17,7 @@
 namespace sw {
 namespace {
 
+constexpr const char* kFile = ".ranks";
 constexpr std::array kPhases = {"start",      "data", "data of others", "step",
                                 "evaluation", "save", "check",          "end"};
 
@@ -84,8 +85,8 @@ double RankBoard::now() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-RankBoard::RankBoard(std::filesystem::path path, int64_t rank, int64_t ranks)
-    : path_(std::move(path)), rank_(rank), ranks_(ranks) {
+RankBoard::RankBoard(const std::filesystem::path& run, int64_t rank, int64_t ranks)
+    : path_(run / kFile), rank_(rank), ranks_(ranks) {
   const FileDescriptor fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
   SW_CHECK(fd.get() >= 0, cannot_create, "{}: cannot create: {}", path_.string(),
            std::strerror(errno));
@@ -115,6 +116,16 @@ std::vector<RankState> RankBoard::read() const {
         begin < text.size() ? text.substr(begin, static_cast<size_t>(kRecordBytes)) : "", rank));
   }
   return states;
+}
+
+void remove_rank_board(const std::filesystem::path& run) {
+  std::error_code error;
+  std::filesystem::remove(run / kFile, error);
+  for (const auto& entry : std::filesystem::directory_iterator(run, error)) {
+    if (entry.path().filename().string().starts_with("stack-rank-")) {
+      std::filesystem::remove(entry.path(), error);
+    }
+  }
 }
 
 bool is_silent(const RankState& state, double stale) {

@@ -32,8 +32,9 @@ class RankBoard {
  public:
   static constexpr int64_t kRecordBytes = 512;
 
-  /// Of rank `rank` of `ranks`; the file is created where it is missing. Throws cannot_create.
-  RankBoard(std::filesystem::path path, int64_t rank, int64_t ranks);
+  /// Of rank `rank` of `ranks` in the run folder; the file is created where it is missing. Throws
+  /// cannot_create.
+  RankBoard(const std::filesystem::path& run, int64_t rank, int64_t ranks);
   /// Writes this rank's record with the present time as heartbeat; a disk that does not take it is
   /// passed over: the others will see an old heartbeat.
   void write(RankState state) const;
@@ -46,6 +47,9 @@ class RankBoard {
   std::filesystem::path path_;
   int64_t rank_, ranks_;
 };
+
+/// Removes what an earlier start of the run left in the folder; before any rank has a board there.
+void remove_rank_board(const std::filesystem::path& run);
 
 /// "waits in all_reduce #12 of group data for 61 s", "computes (step) for 61 s", "silent for 61 s:
 /// its process is stopped". `host` is the reader's, which knows more of processes on it. A

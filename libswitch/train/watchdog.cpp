@@ -10,18 +10,15 @@
 #include "libswitch/base/error.h"
 #include "libswitch/base/log.h"
 #include "libswitch/base/stack_trace.h"
+#include "libswitch/comm/group.h"
 
 namespace sw {
 namespace {
 
-constexpr double kStepLimit = 60, kSlowLimit = 600;  // seconds
+constexpr double kStepLimit = 60;  // seconds
 constexpr double kTimesLongest = 8;
+constexpr double kPatience = 10;  // times the limit of a step, for what may well be slow
 constexpr double kForget = 0.98;  // of the longest step, with every further one
-
-bool is_slow(TrainPhase phase) {
-  return phase == TrainPhase::start || phase == TrainPhase::save || phase == TrainPhase::data ||
-         phase == TrainPhase::data_of_others;
-}
 
 bool is_data(TrainPhase phase) {
   return phase == TrainPhase::data || phase == TrainPhase::data_of_others;
@@ -32,10 +29,15 @@ bool is_data(TrainPhase phase) {
 Watchdog::Watchdog(WatchdogConfig config) : config_(std::move(config)), watched_(pthread_self()) {
   if (config_.ranks == 1 || config_.limit == 0.0) return;
   if (!config_.report) config_.report = [](const std::string& text) { log::error("{}", text); };
-  // Without the handlers of exit, which could wait for the thread that hangs.
-  if (!config_.end_process) config_.end_process = [](int code) { ::_exit(code); };
+  if (!config_.end_process) {
+    // Without the handlers of exit, which could wait for the thread that hangs.
+    config_.end_process = [](int code) {
+      leave_world_on_error(code);
+      ::_exit(code);
+    };
+  }
   if (config_.limit) config_.beat_seconds = std::min(config_.beat_seconds, *config_.limit / 8);
-  board_.emplace(config_.run / ".ranks", config_.rank, config_.ranks);
+  board_.emplace(config_.run, config_.rank, config_.ranks);
   changed_ = phase_changed_ = beat_ = CommTrace::now();
   board_->write(observe(changed_));
   thread_ = std::thread([this] { watch(); });
@@ -62,8 +64,11 @@ void Watchdog::took(TrainPhase phase, double seconds) {
 }
 
 double Watchdog::limit() const {
-  if (config_.limit) return *config_.limit;
-  if (is_slow(phase_)) return std::max(kSlowLimit, kTimesLongest * longest_save_);
+  const TrainPhase phase = phase_;
+  const bool file = phase == TrainPhase::start || phase == TrainPhase::save;
+  if (config_.limit) return *config_.limit * (file ? kPatience : 1);
+  if (file) return std::max(kPatience * kStepLimit, kTimesLongest * longest_save_);
+  if (is_data(phase)) return kPatience * kStepLimit;
   return std::max(kStepLimit, kTimesLongest * longest_step_);
 }
 
@@ -132,29 +137,38 @@ void Watchdog::watch() {
     const RankState own = observe(CommTrace::now());
     board_->write(own);
     if (own.since < limit() / 2) continue;
-    if (nothing_goes_on(own, board_->read())) return give_alarm();
+    if (nothing_goes_on(own, board_->read())) {
+      if (give_alarm()) return;
+      alarm_ = 0;  // it goes on after all
+    }
   }
 }
 
-// The ranks see each other's alarm within a beat; the lowest reports once they had the time.
-void Watchdog::give_alarm() {
+// The ranks see each other's alarm within a beat; the lowest reports once they had the time. False
+// when the thread went on meanwhile.
+bool Watchdog::give_alarm() {
   const double limit = this->limit(), stale = std::max(limit / 2, 3 * config_.beat_seconds);
   alarm_ = 1;
   board_->write(observe(CommTrace::now()));
   write_stack();
+  RankState own;
   for (int beat = 0; beat < 3; ++beat) {
-    if (pause(config_.beat_seconds)) return;
-    board_->write(observe(CommTrace::now()));
+    if (pause(config_.beat_seconds)) return true;
+    own = observe(CommTrace::now());
+    if (own.since < limit / 2) return false;
+    board_->write(own);
   }
   std::vector<RankState> states = board_->read();
   const auto reporter = std::find_if(states.begin(), states.end(), [&](const RankState& state) {
     return state.alarm > 0 && !is_silent(state, stale);
   });
   if (reporter == states.end() || reporter->rank == config_.rank) {
-    config_.report(fmt::format(
-        "hang: nothing has gone on for {:.0f} s (limit: --hang-timeout); stacks are in {}\n{}",
-        observe(CommTrace::now()).since, (config_.run / "stack-rank-N.txt").string(),
-        rank_table(states, config_.host, stale)));
+    config_.report(
+        fmt::format("hang: nothing has gone on for {:.0f} s (limit {:.0f} s, see --hang-timeout); "
+                    "stacks are in "
+                    "{}\n{}",
+                    own.since, limit, (config_.run / "stack-rank-N.txt").string(),
+                    rank_table(states, config_.host, stale)));
     alarm_ = 2;
     board_->write(observe(CommTrace::now()));
   } else {
@@ -162,13 +176,13 @@ void Watchdog::give_alarm() {
     for (int beat = 0; beat < 5; ++beat) {
       states = board_->read();
       if (states[static_cast<size_t>(rank)].alarm == 2) break;
-      if (pause(config_.beat_seconds)) return;
+      if (pause(config_.beat_seconds)) return true;
       board_->write(observe(CommTrace::now()));
     }
   }
   config_.abort->set(blame(states));
-  if (pause(config_.leave_seconds)) return;
-  config_.end_process(exit_code(ErrorKind::hang));
+  if (!pause(config_.leave_seconds)) config_.end_process(exit_code(ErrorKind::hang));
+  return true;
 }
 
 // Who keeps the others waiting.

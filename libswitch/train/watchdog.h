@@ -25,8 +25,9 @@ struct WatchdogConfig {
   int64_t rank = 0, ranks = 1;
   std::string host;
   std::filesystem::path run;  // folder of the board and of stacks
-  /// Seconds without progress that end the run; 0: never. Unset: 60, or 8 x the longest of the
-  /// recent steps; 600, or 8 x the longest save, at the start, in saves and waiting for data.
+  /// Seconds without progress that end the run, ten times that at the start and in saves; 0: never.
+  /// Unset: 60, or 8 x the longest of the recent steps; 600 at the start, in saves (or 8 x the
+  /// longest of them) and without data.
   std::optional<double> limit;
   const CommTrace* trace = nullptr;
   AbortFlag* abort = nullptr;  // makes waits in collectives throw hang
@@ -61,7 +62,7 @@ class Watchdog {
   double limit() const;
   RankState observe(double now);
   bool nothing_goes_on(const RankState& own, const std::vector<RankState>& states) const;
-  void give_alarm();
+  bool give_alarm();
   void write_stack() const;
   std::string blame(const std::vector<RankState>& states) const;
 

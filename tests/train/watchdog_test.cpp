@@ -117,6 +117,7 @@ TEST_F(WatchdogTest, ARankThatGivesNoSignOfLifeIsSilent) {
       return;
     }
     Watchdog watchdog(config_of(world, 1));
+    watchdog.announce(TrainPhase::step, 1);
     world.group().barrier();
     world.group().barrier();
   });
@@ -158,7 +159,7 @@ TEST_F(WatchdogTest, WithALimitOfNeverOrOneRankThereIsNone) {
 }
 
 TEST_F(WatchdogTest, TheBoardIsReadByLineAndSurvivesTornRecords) {
-  const RankBoard first(folder_ / ".ranks", 0, 3), third(folder_ / ".ranks", 2, 3);
+  const RankBoard first(folder_, 0, 3), third(folder_, 2, 3);
   RankState state;
   state.host = std::string(300, 'h');  // longer than the record has room for
   state.step = 12;
