@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <new>
 #include <nlohmann/json.hpp>
 #include <system_error>
+#include <thread>
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/parallel.h"
@@ -230,6 +232,12 @@ void require_not_terminal(int fd, const std::string& what, const std::string& re
 
 namespace {
 
+// Errors of which every rank of a job throws its own: rank 0 tells.
+bool of_all_ranks(ErrorKind kind) {
+  return kind == ErrorKind::usage || kind == ErrorKind::diverged || kind == ErrorKind::replicas ||
+         kind == ErrorKind::hang;
+}
+
 int run_and_catch(int argc, char** argv, const ToolDescription& tool, const DeclareOptions& declare,
                   const RunTool& run) {
   try {
@@ -239,12 +247,14 @@ int run_and_catch(int argc, char** argv, const ToolDescription& tool, const Decl
     SW_CHECK(taken, io, "stdout: write failed: {}", std::strerror(errno));
     return code;
   } catch (const Error& e) {
-    // A usage error is the same on every rank; others may be of one rank only.
-    if (e.kind() != ErrorKind::usage || launcher_rank() == 0) {
-      complain(tool.name, e.what());
-      if (e.kind() == ErrorKind::usage) {
-        std::fputs(fmt::format("try '{} --help'\n", tool.name).c_str(), stderr);
-      }
+    if (of_all_ranks(e.kind()) && launcher_rank() != 0) {
+      // The end of this rank will be that of rank 0, which is to have its say first.
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+      return exit_code(e.kind());
+    }
+    complain(tool.name, e.what());
+    if (e.kind() == ErrorKind::usage) {
+      std::fputs(fmt::format("try '{} --help'\n", tool.name).c_str(), stderr);
     }
     return exit_code(e.kind());
   } catch (const std::bad_alloc&) {
