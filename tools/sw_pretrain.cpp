@@ -32,7 +32,9 @@ sw::ToolDescription describe() {
   tool.ignores_sigpipe = true;
   tool.memory_hint = "lower --batch, or give --accumulate or --recompute full";
   tool.exit_notes = {{75, "stopped on request, with a checkpoint: start again to go on"},
-                     {80, "training diverged"}};
+                     {80, "training diverged"},
+                     {81, "ranks hold different weights where they should hold the same"},
+                     {82, "a rank hangs"}};
   tool.environment = {{"SW_FAULT", sw::fault_help()}};
   tool.see_also = {"sw-tokenize(1)", "sw-eval(1)", "sw-inspect-router(1)", "swt(5)"};
   return tool;

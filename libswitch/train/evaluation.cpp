@@ -4,6 +4,7 @@
 #include <variant>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/fault.h"
 #include "libswitch/base/hash.h"
 #include "libswitch/base/options.h"
 #include "libswitch/train/options.h"
@@ -104,6 +105,7 @@ Evaluation evaluate_set(const Model& model, const EvalSet& set, const std::strin
   Batch batch;
   for (int64_t first = 0; first < deal.batches(); first += data.size()) {
     if (poll) poll();
+    fault_at(FaultSite::eval);
     // A rank that is left without windows goes along with rows of padding: others may need its
     // experts.
     const int64_t own = first + data.rank();

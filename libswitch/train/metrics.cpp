@@ -67,6 +67,11 @@ Json to_json(const TrainMetrics& m) {
   json["dead_experts"] = m.dead_experts;
   json["data_wait_share"] = number(m.data_wait_share);
   json["step_seconds"] = number(m.step_seconds);
+  if (m.slowest_rank >= 0) {
+    json["slowest_rank"] = m.slowest_rank;
+    json["slowest_gap"] = number(m.slowest_gap);
+    json["comm_share"] = number(m.comm_share);
+  }
   if (!m.fault.empty()) json["skipped"] = m.fault;
   return json;
 }

@@ -28,7 +28,11 @@ struct TrainMetrics {
   int64_t dead_experts = 0;       // over all layers, below 1 % of an even load
   double data_wait_share = 0;     // of the step's time
   double step_seconds = 0;
-  std::string fault;  // why the step was skipped; empty: it was not
+  // With several ranks only.
+  int64_t slowest_rank = -1;  // by time outside of collectives
+  double slowest_gap = 0;     // that time over the ranks' median, minus 1
+  double comm_share = 0;      // of rank 0's step: in collectives, waiting and working
+  std::string fault;          // why the step was skipped; empty: it was not
 };
 
 /// Fills in what follows from a step's result; times, lr and totals stay to be set.

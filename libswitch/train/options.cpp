@@ -161,6 +161,30 @@ void declare_run_options(OptionRegistry& r, RunOptions& o) {
   r.add("resume", &o.resume)
       .value_name("auto|never|PATH")
       .help("go on from the run folder, from nothing, or from a checkpoint");
+  r.add("hang-timeout", &o.hang_timeout)
+      .advanced()
+      .default_text("60s, or 8 times the longest step")
+      .help("end with exit code 82 when nothing goes on for so long; 0: never")
+      .details(
+          "With several ranks each has a watchdog. A save, and reading the checkpoint at the "
+          "start, "
+          "may take ten times as long. The message tells what every rank is at; stack-rank-N.txt "
+          "in "
+          "the run folder where it stands.");
+  r.add("check-replicas", &o.check_replicas)
+      .at_least(0)
+      .unit("steps")
+      .advanced()
+      .help("compare weights that several ranks hold alike; 0: never")
+      .details("A difference ends the run with exit code 81 and names ranks and hosts.");
+  r.add_choice("on-spike", &o.on_spike,
+               {{"warn", OnSpike::warn}, {"skip", OnSpike::skip}, {"stop", OnSpike::stop}})
+      .advanced()
+      .help("when a loss or gradient is far above what was: go on, pass over the step, or end")
+      .details(
+          "That is a loss six standard deviations above its running mean, or a gradient norm of "
+          "ten times its running mean, after the first hundred steps. Steps that are not finite "
+          "are passed over in any case. Stop ends with exit code 80.");
   r.add("allow-changes", &o.allow_changes)
       .advanced()
       .help("resume although options of the training changed (rates, dropout, loss weights)");
@@ -209,6 +233,8 @@ TrainerConfig trainer_config(const LearningOptions& learning, const RunOptions& 
   config.eval_every = run.eval_every;
   config.save_every = run.save_every;
   config.keep_last = run.keep_last;
+  config.check_replicas = run.check_replicas;
+  config.on_spike = run.on_spike;
   config.log_every = run.log_every;
   config.schedule = learning.schedule_config();
   config.step.canonical_ranks = learning.canonical_ranks;

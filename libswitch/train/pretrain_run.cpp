@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/fault.h"
 #include "libswitch/base/version.h"
 #include "libswitch/data/shard_reader.h"
 #include "libswitch/data/shard_vocabulary.h"
@@ -13,6 +14,7 @@
 #include "libswitch/train/pretraining.h"
 #include "libswitch/train/progress_line.h"
 #include "libswitch/train/resume.h"
+#include "libswitch/train/watchdog.h"
 
 namespace sw {
 namespace {
@@ -252,14 +254,28 @@ double measure_peak(World& world, DType dtype) {
   return peak.data<double>()[0];
 }
 
+WatchdogConfig watchdog_config(World& world, const RunDirectory& run, const RunOptions& options) {
+  WatchdogConfig config;
+  config.rank = world.rank();
+  config.ranks = world.size();
+  config.host = world.host();
+  config.run = run.path();
+  if (options.hang_timeout) config.limit = options.hang_timeout->count();
+  config.trace = &world.trace();
+  config.abort = &process_abort();
+  return config;
+}
+
 }  // namespace
 
 TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   World& world = context.world;
   const bool first = world.rank() == 0;
+  configure_faults(world.rank(), world.size());
   // Nobody looks into the folder before rank 0 has taken it.
   std::optional<RunDirectory> taken;
   if (first) taken.emplace(options.run.run);
+  if (first) remove_rank_board(options.run.run);
   world.group().barrier();
   if (!first) taken.emplace(options.run.run, RunDirectory::Joined{});
   const RunDirectory& run = *taken;
@@ -269,6 +285,7 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   log::configure(log);
   log::info("{} {} | {}", context.tool, version(), run.path().string());
 
+  Watchdog watchdog(watchdog_config(world, run, options.run));
   std::optional<CheckpointReader> reader = open_resume_point(world, run, options);
   if (reader) adopt(options, context, *reader);
   Prepared prepared = prepare(options, world.size());
@@ -292,6 +309,8 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   ProgressLine progress(context.progress_bar && first);
   TrainerHooks hooks;
   if (first) hooks = trainer_hooks(context, log, progress);
+  hooks.job = &world;
+  hooks.watchdog = &watchdog;
   Trainer trainer(config_of_loop, model, *optimizer, objective, run, std::move(meta),
                   std::move(hooks));
   const ParameterCount count = count_parameters(prepared.model);

@@ -9,6 +9,7 @@
 #include "libswitch/moe/expert_exchange.h"
 #include "libswitch/train/gradient_norm.h"
 #include "libswitch/train/gradient_reduction.h"
+#include "libswitch/train/step_faults.h"
 #include "libswitch/train/step_sums.h"
 
 namespace sw {
@@ -125,6 +126,7 @@ StepResult run_shards(Model& model, GradientReduction& gradients, const TokenRow
   ExpertGradients expert_gradients(shards, config.accumulate);
   Observations observations(&add_observations);
   StepFault fault;
+  const bool poisoned = fault_before_forward(model);
   for (int64_t shard = 0; shard < shards; ++shard) {
     StepResult shard_sum;
     for (int64_t micro = 0; micro < config.accumulate; ++micro) {
@@ -143,9 +145,11 @@ StepResult run_shards(Model& model, GradientReduction& gradients, const TokenRow
       context.fault = &fault;
       const ForwardResult result = run_forward(forward, context, model, input, options);
       StepResult observed = observe(model, input, result);
+      if (poisoned) observed.loss = std::nan("");
       if (!fault.found() && !std::isfinite(observed.loss)) fault.text = "loss is not finite";
       if (alone && fault.found()) return not_finite(fault.text);
       if (part + 1 == own_parts) gradients.expect_last();
+      fault_before_backward(model);
       tape.backward();
       if (micro == 0) {
         shard_sum = std::move(observed);
@@ -191,11 +195,14 @@ StepResult compute_gradients(Model& model, const TokenRows& rows, int64_t step,
     const ProfileRegion region("gradient norm", 0, parameter_bytes(model));
     result.grad_norm = gradient_norm(model);
   }
-  if (!result.finite) return not_finite(result.fault);
-  if (!std::isfinite(result.grad_norm)) {
+  const bool lost = !result.finite;
+  if (!lost && !std::isfinite(result.grad_norm)) {
     result.finite = false;
     result.fault = "gradient is not finite";
-  } else if (config.clip_norm > 0 && result.grad_norm > config.clip_norm) {
+  }
+  share_fault(mesh.model(), result);
+  if (lost) return not_finite(result.fault);
+  if (result.finite && config.clip_norm > 0 && result.grad_norm > config.clip_norm) {
     result.gradient_scale = config.clip_norm / result.grad_norm;
   }
   return result;
@@ -203,9 +210,11 @@ StepResult compute_gradients(Model& model, const TokenRows& rows, int64_t step,
 
 StepResult training_step(Model& model, Optimizer& optimizer, const TokenRows& rows, int64_t step,
                          double learning_rate, const StepConfig& config,
-                         const ShardForward& forward, const std::function<void()>& poll) {
+                         const ShardForward& forward, const std::function<void()>& poll,
+                         const std::function<void(StepResult&)>& judge) {
   StepResult result = compute_gradients(model, rows, step, config, forward, poll);
-  if (result.finite) {
+  if (result.fault.empty() && judge) judge(result);
+  if (result.fault.empty()) {
     // Gradient and weight are read twice and the weight is written: means come before the update.
     const ProfileRegion region("optimizer", 0, 5 * parameter_bytes(model));
     optimizer.apply(learning_rate, step, result.gradient_scale);

@@ -43,8 +43,8 @@ struct StepResult {
   int64_t tokens = 0;               // real inputs and targets
   double grad_norm = 0;             // before clipping
   double gradient_scale = 1;        // by clipping
-  bool finite = true;               // false: loss or gradient was not; nothing may be updated
-  std::string fault;                // then: what
+  bool finite = true;               // whether loss and gradient were
+  std::string fault;                // why nothing may be updated; empty: it may
   std::vector<RouterStatistics> layers;
 
   /// Mean log-likelihood of a real target.
@@ -60,10 +60,13 @@ StepResult compute_gradients(Model& model, const TokenRows& rows, int64_t step,
                              const StepConfig& config, const ShardForward& forward = {},
                              const std::function<void()>& poll = {});
 
-/// compute_gradients, then one update at `learning_rate` unless the result is not finite.
+/// compute_gradients, then one update at `learning_rate` unless the result is not finite. `judge`,
+/// when given, sees a finite result first and keeps it from the weights by giving it a fault; it
+/// must come to the same on all ranks, which all have the same result.
 StepResult training_step(Model& model, Optimizer& optimizer, const TokenRows& rows, int64_t step,
                          double learning_rate, const StepConfig& config,
-                         const ShardForward& forward = {}, const std::function<void()>& poll = {});
+                         const ShardForward& forward = {}, const std::function<void()>& poll = {},
+                         const std::function<void(StepResult&)>& judge = {});
 
 /// The same sums over this rank's batch without gradients, dropout, jitter and training capacity.
 /// Every rank evaluates a batch of its own, all of them at the same time.

@@ -61,6 +61,23 @@ void add_observations(StepResult& left, const StepResult& right) {
   for (size_t i = 0; i < left.layers.size(); ++i) left.layers[i].merge(right.layers[i]);
 }
 
+namespace {
+
+// The fault of the first rank that has one.
+void name_fault(Group& group, StepResult& result) {
+  const std::vector<std::string> texts = group.all_gather_bytes(result.fault);
+  result.finite = false;
+  for (size_t r = 0; r < texts.size(); ++r) {
+    if (texts[r].empty()) continue;
+    result.fault = texts[r].starts_with("rank ")
+                       ? texts[r]
+                       : fmt::format("rank {}: {}", group.world_ranks()[r], texts[r]);
+    return;
+  }
+}
+
+}  // namespace
+
 void sum_over_ranks(Group& group, StepResult& result) {
   if (group.size() == 1) return;
   std::vector<double> sums = sums_of(result);
@@ -69,15 +86,12 @@ void sum_over_ranks(Group& group, StepResult& result) {
   group.all_reduce(tensor);
   put_sums(tensor.data<double>(), result);
   const double faults = tensor.data<double>()[tensor.elements() - 1];
-  if (faults == 0) return;
+  if (faults != 0) name_fault(group, result);
+}
 
-  const std::vector<std::string> texts = group.all_gather_bytes(result.fault);
-  result.finite = false;
-  for (size_t r = 0; r < texts.size(); ++r) {
-    if (texts[r].empty()) continue;
-    result.fault = fmt::format("rank {}: {}", group.world_ranks()[r], texts[r]);
-    break;
-  }
+void share_fault(Group& group, StepResult& result) {
+  if (group.size() == 1) return;
+  if (group.all_reduce_value(result.finite ? 0 : 1, ReduceOp::max) != 0) name_fault(group, result);
 }
 
 namespace {

@@ -17,6 +17,9 @@ void add_observations(StepResult& left, const StepResult& right);
 /// the rank's name.
 void sum_over_ranks(Group& group, StepResult& result);
 
+/// A fault of any rank of `group`, whose results are the same otherwise, becomes the fault of all.
+void share_fault(Group& group, StepResult& result);
+
 /// One rank's observations of a step or evaluation batch as bytes, for all_gather_bytes; names of
 /// layers and faults are left out.
 std::string pack_observations(const StepResult& result);

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/fault.h"
 #include "libswitch/base/log.h"
 #include "libswitch/train/checkpoint_save.h"
 #include "libswitch/train/checkpoint_state.h"
@@ -16,8 +17,9 @@
 namespace sw {
 namespace {
 
-constexpr double kSmoothing = 0.98;  // of the running mean and variance of the loss
 constexpr const char* kSkipsAttribute = "consecutive_skips";
+constexpr const char* kMeansAttribute = "steps_in_means";
+constexpr const char* kNormAttribute = "grad_norm_ema";
 
 int64_t peak_resident_bytes() {
   struct rusage usage {};
@@ -32,6 +34,13 @@ std::string utc_now() {
   char text[32];
   std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
   return text;
+}
+
+template <class T>
+void read_attribute(const CheckpointMeta& meta, const char* name, T& value) {
+  const auto found = meta.attributes.find(name);
+  if (found == meta.attributes.end()) return;
+  if (const T* stored = std::get_if<T>(&found->second)) value = *stored;
 }
 
 }  // namespace
@@ -77,9 +86,11 @@ void Trainer::resume(const CheckpointReader& reader) {
   train_ = meta.train;
   last_evaluation_ = meta.metrics_json;
   telemetry_ = TelemetryLog(reader.read_telemetry());
-  if (const auto it = meta.attributes.find(kSkipsAttribute); it != meta.attributes.end()) {
-    if (const auto* skips = std::get_if<int64_t>(&it->second)) consecutive_skips_ = *skips;
-  }
+  SpikeState means{0, train_.loss_ema, train_.loss_variance, 0};
+  read_attribute(meta, kSkipsAttribute, consecutive_skips_);
+  read_attribute(meta, kMeansAttribute, means.steps);
+  read_attribute(meta, kNormAttribute, means.norm_mean);
+  spikes_ = SpikeWatch(means);
   // A run that starts from another's checkpoint has none of its own yet.
   std::error_code error;
   if (std::filesystem::equivalent(reader.path(), run_.checkpoint_file(step_), error)) {
@@ -132,10 +143,12 @@ void Trainer::poll() { interrupt_if(stand_together({false, stop_wanted(), false}
 // Goes on when every rank has its rows; hears of a stop as long as one has not.
 void Trainer::take_batch(Batch& batch) {
   constexpr double kPollSeconds = 0.1;
-  bool have = false;
+  bool have = false, looked = false;
   for (;;) {
     have = have || prefetcher_->next_within(kPollSeconds, batch);
     if (have && world_.size() == 1) return;
+    if (looked) announce(have ? TrainPhase::data_of_others : TrainPhase::data);
+    looked = true;
     const Standing together = stand_together({!have, !have && stop_wanted(), false});
     interrupt_if(together.stop);
     if (!together.waiting) return;
@@ -147,10 +160,15 @@ TrainOutcome Trainer::run(OutsideRequests& requests) {
   if (writes()) metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_);
   prefetcher_ = std::make_unique<Prefetcher>(
       [this, part = model_.mesh().data_part()](int64_t step, Batch& batch) {
+        fault_at(FaultSite::data, step + 1);
         objective_.fill(step, part, batch);
       },
       step_);
   plan_next_save();
+  set_fault_step(step_);
+  if (hooks_.job != nullptr && world_.size() > 1) {
+    hosts_ = world_.all_gather_bytes(hooks_.job->host());
+  }
 
   // An evaluation that the last process did not get to.
   bool evaluate_now = any_rank(writes() && step_ > 0 && (due(config_.eval_every) || done()) &&
@@ -167,6 +185,7 @@ TrainOutcome Trainer::run(OutsideRequests& requests) {
       if (at_end) break;
       interrupt_if(together.stop);
       train_one_step();
+      compare_weights();
       evaluate_now = due(config_.eval_every) || done();
     } catch (const Interrupted&) {
       if (step_ != committed_step_) save_or_fail();
@@ -195,8 +214,12 @@ void Trainer::plan_next_save() {
 void Trainer::train_one_step() {
   const Timer timer;
   const double waited = prefetcher_->wait_seconds();
+  const double before = seconds_in_collectives();
+  set_fault_step(step_ + 1);
+  announce(TrainPhase::step);
   take_batch(batch_);
   const double wait = prefetcher_->wait_seconds() - waited;
+  announce(TrainPhase::step);
   const double rate = config_.schedule.at(step_);
   const StepResult result = training_step(
       model_, optimizer_, token_rows(batch_), step_, rate, config_.step,
@@ -204,11 +227,14 @@ void Trainer::train_one_step() {
              const ForwardOptions& options) {
         return objective_.forward(context, model, input, options);
       },
-      [this] { poll(); });
-  record(result, rate, timer.seconds(), wait);
+      [this] { poll(); }, [this](StepResult& finite) { judge(finite); });
+  const double in_collectives = seconds_in_collectives() - before;
+  keep_slow(timer.seconds(), in_collectives);
+  record(result, rate, timer.seconds(), wait, in_collectives);
 }
 
-void Trainer::record(const StepResult& result, double rate, double seconds, double wait) {
+void Trainer::record(const StepResult& result, double rate, double seconds, double wait,
+                     double in_collectives) {
   ++step_;
   tokens_ += result.tokens;
   train_.lr = rate;
@@ -221,15 +247,15 @@ void Trainer::record(const StepResult& result, double rate, double seconds, doub
   if (config_.peak_flops > 0) {
     metrics.share_of_peak = config_.flops_per_step / seconds / config_.peak_flops;
   }
+  compare_times(seconds, in_collectives, metrics);
   telemetry_.add(step_, result, rate, metrics.tokens_per_second);
   if (metrics_) metrics_->append(to_json(metrics));
   step_seconds_ = step_seconds_ == 0 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
 
-  if (result.finite) {
-    const double deviation = step_ == 1 ? 0.0 : result.loss - train_.loss_ema;
-    train_.loss_ema = step_ == 1 ? result.loss : train_.loss_ema + (1 - kSmoothing) * deviation;
-    train_.loss_variance =
-        kSmoothing * (train_.loss_variance + (1 - kSmoothing) * deviation * deviation);
+  if (result.fault.empty()) {
+    spikes_.add(result.loss, result.grad_norm);
+    train_.loss_ema = spikes_.state().loss_mean;
+    train_.loss_variance = spikes_.state().loss_variance;
     consecutive_skips_ = 0;
     interval_.loss += result.loss;
     ++interval_.finite;
@@ -238,7 +264,7 @@ void Trainer::record(const StepResult& result, double rate, double seconds, doub
   interval_.seconds += seconds;
   interval_.wait += wait;
   interval_.tokens += static_cast<double>(result.tokens);
-  if (!result.finite) count_skip(result);
+  if (!result.fault.empty()) count_skip(result);
   if (line_due()) log_step(metrics);
   if (hooks_.stepped) hooks_.stepped(metrics, line_facts());
 }
@@ -246,18 +272,13 @@ void Trainer::record(const StepResult& result, double rate, double seconds, doub
 void Trainer::count_skip(const StepResult& result) {
   ++train_.skipped_steps;
   ++consecutive_skips_;
-  if (metrics_) {
-    nlohmann::ordered_json event = event_json("skipped", step_);
-    event["reason"] = result.fault;
-    metrics_->append(event);
-  }
-  if (hooks_.before_log) hooks_.before_log();
+  tell_of_step("skipped", step_, result.fault);
   log::warn("step {}: {}; the step was skipped ({} in a row)", step_, result.fault,
             consecutive_skips_);
   if (consecutive_skips_ < config_.max_skips) return;
   if (metrics_) metrics_->append(event_json("diverged", step_));
   fail(ErrorKind::diverged,
-       "training diverged: {} steps in a row up to step {} had no finite loss and gradient ({}); "
+       "training diverged: {} steps in a row up to step {} were skipped, the last because {}; "
        "go on from an earlier checkpoint of {} with a lower --lr, or with --dtype fp32",
        consecutive_skips_, step_, result.fault, run_.path().string());
 }
@@ -294,6 +315,7 @@ void Trainer::log_step(const TrainMetrics& metrics) {
 }
 
 void Trainer::evaluate() {
+  announce(TrainPhase::evaluation);
   const std::vector<Evaluation> results = objective_.evaluate(model_, [this] { poll(); });
   if (results.empty()) return;
   nlohmann::ordered_json last = {{"step", step_}, {"results", nlohmann::ordered_json::array()}};
@@ -318,10 +340,13 @@ CheckpointMeta Trainer::checkpoint_meta(double rate) const {
   meta.train.lr = rate;
   meta.train.data = objective_.position(step_);
   meta.attributes[kSkipsAttribute] = consecutive_skips_;
+  meta.attributes[kMeansAttribute] = spikes_.state().steps;
+  meta.attributes[kNormAttribute] = spikes_.state().norm_mean;
   return meta;
 }
 
 bool Trainer::try_save() {
+  announce(TrainPhase::save);
   const Timer timer;
   const std::filesystem::path file = run_.checkpoint_file(step_);
   if (hooks_.before_log) hooks_.before_log();
@@ -336,6 +361,7 @@ bool Trainer::try_save() {
     committed_step_ = step_;
     since_commit_.restart();
     save_seconds_ = timer.seconds();
+    if (hooks_.watchdog != nullptr) hooks_.watchdog->took(TrainPhase::save, save_seconds_);
     plan_next_save();
     log::info("checkpoint {} | digest {} | {} bytes | {:.2f} s", done.path.string(), done.digest,
               rough_count(static_cast<double>(done.bytes)), save_seconds_);

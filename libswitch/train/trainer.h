@@ -15,8 +15,11 @@
 #include "libswitch/train/run_directory.h"
 #include "libswitch/train/schedule.h"
 #include "libswitch/train/signals.h"
+#include "libswitch/train/spikes.h"
 #include "libswitch/train/step.h"
+#include "libswitch/train/stragglers.h"
 #include "libswitch/train/telemetry.h"
+#include "libswitch/train/watchdog.h"
 
 namespace sw {
 
@@ -31,9 +34,12 @@ struct TrainerConfig {
   int64_t save_every = 0;  // steps; 0: at the end only
   int64_t keep_last = 3;
   int64_t log_every = 0;   // steps between lines of the log; 0: ten seconds; the first ten always
-  int64_t max_skips = 10;  // steps in a row whose loss or gradient is not finite
+  int64_t max_skips = 10;  // steps in a row that the weights do not learn from
   int64_t max_save_failures = 3;
   double save_retry_seconds = 1;  // before another attempt at a checkpoint that must be
+
+  int64_t check_replicas = 1000;  // steps between comparisons of the ranks' weights; 0: never
+  OnSpike on_spike = OnSpike::warn;
 
   Schedule schedule;
   StepConfig step;
@@ -49,6 +55,10 @@ struct TrainerHooks {
   /// Before a line of the log.
   std::function<void()> before_log;
   std::function<void()> reopen_log;
+  /// The ranks, for their hosts and times in collectives, and this one's watchdog. Null: no such
+  /// figures, no watchdog.
+  World* job = nullptr;
+  Watchdog* watchdog = nullptr;
   /// System calls of saves (tests).
   FileCalls file_calls;
 };
@@ -97,8 +107,17 @@ class Trainer {
   void interrupt_if(bool stop);
   void take_batch(Batch& batch);
   void train_one_step();
-  void record(const StepResult& result, double rate, double seconds, double wait);
+  void record(const StepResult& result, double rate, double seconds, double wait,
+              double in_collectives);
   void count_skip(const StepResult& result);
+  // trainer_health.cpp
+  void announce(TrainPhase phase);
+  double seconds_in_collectives() const;
+  void keep_slow(double seconds, double in_collectives) const;
+  void judge(StepResult& result);
+  void tell_of_step(const char* event, int64_t step, const std::string& reason);
+  void compare_times(double seconds, double in_collectives, TrainMetrics& metrics);
+  void compare_weights();
   void log_step(const TrainMetrics& metrics);
   LineFacts line_facts() const;
   bool due(int64_t every) const;
@@ -124,6 +143,7 @@ class Trainer {
   int64_t consecutive_skips_ = 0;
   TrainState train_;
   TelemetryLog telemetry_;
+  SpikeWatch spikes_;
   std::string last_evaluation_;
 
   // Of this process.
@@ -131,6 +151,8 @@ class Trainer {
   std::unique_ptr<MetricsFile> metrics_;
   std::unique_ptr<Prefetcher> prefetcher_;
   Batch batch_;
+  StragglerWatch stragglers_;
+  std::vector<std::string> hosts_;  // by rank
   Timer since_start_, since_commit_, since_line_;
   bool committed_ = false;                      // something, in this process
   int64_t committed_step_ = -1;                 // of the newest checkpoint
