@@ -149,6 +149,11 @@ void declare_run_options(OptionRegistry& r, RunOptions& o) {
       .at_least(0)
       .unit("steps")
       .help("commit a checkpoint; 0: at the end only");
+  r.add("async-checkpoint", &o.async_checkpoint)
+      .help("write periodic checkpoints in the background")
+      .details(
+          "From a copy in memory, which is all that a step waits for. It takes as much memory "
+          "as weights and optimizer state, and one core while it writes.");
   r.add("keep-last", &o.keep_last).at_least(2).help("checkpoints to keep");
   r.add("log-every", &o.log_every)
       .at_least(0)
@@ -233,6 +238,7 @@ TrainerConfig trainer_config(const LearningOptions& learning, const RunOptions& 
   config.eval_every = run.eval_every;
   config.save_every = run.save_every;
   config.keep_last = run.keep_last;
+  config.async_checkpoint = run.async_checkpoint;
   config.check_replicas = run.check_replicas;
   config.on_spike = run.on_spike;
   config.log_every = run.log_every;

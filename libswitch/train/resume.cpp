@@ -13,12 +13,18 @@ namespace {
 
 // Where and for how long a run runs, what it reports: no bit of the weights depends on these. (Data
 // are compared by their manifest, not by their names.)
-const std::set<std::string_view> kFree = {
-    "allow_changes",   "check_replicas", "data",        "device",       "eval_capacity_factor",
-    "eval_data",       "eval_every",     "eval_tokens", "hang_timeout", "keep_last",
-    "log_every",       "max_time",       "max_tokens",  "mesh",         "on_spike",
-    "preset",          "recompute",      "resume",      "run",          "save_every",
-    "shard_optimizer", "steps",          "vocab"};
+const std::set<std::string_view> kFree = {"allow_changes",  "async_checkpoint",
+                                          "check_replicas", "data",
+                                          "device",         "eval_capacity_factor",
+                                          "eval_data",      "eval_every",
+                                          "eval_tokens",    "hang_timeout",
+                                          "keep_last",      "log_every",
+                                          "max_time",       "max_tokens",
+                                          "mesh",           "on_spike",
+                                          "preset",         "recompute",
+                                          "resume",         "run",
+                                          "save_every",     "shard_optimizer",
+                                          "steps",          "vocab"};
 
 // A run may be steered by these on purpose.
 const std::set<std::string_view> kSteering = {"aux_loss",

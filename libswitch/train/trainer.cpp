@@ -11,29 +11,15 @@
 #include "libswitch/base/error.h"
 #include "libswitch/base/fault.h"
 #include "libswitch/base/log.h"
-#include "libswitch/train/checkpoint_save.h"
 #include "libswitch/train/checkpoint_state.h"
 
 namespace sw {
 namespace {
 
-constexpr const char* kSkipsAttribute = "consecutive_skips";
-constexpr const char* kMeansAttribute = "steps_in_means";
-constexpr const char* kNormAttribute = "grad_norm_ema";
-
 int64_t peak_resident_bytes() {
   struct rusage usage {};
   getrusage(RUSAGE_SELF, &usage);
   return int64_t{usage.ru_maxrss} * 1024;
-}
-
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm tm{};
-  gmtime_r(&now, &tm);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-  return text;
 }
 
 template <class T>
@@ -179,22 +165,23 @@ TrainOutcome Trainer::run(OutsideRequests& requests) {
       evaluate_now = false;
       const bool at_end = done();
       const bool periodic = next_save_ > 0 && step_ >= next_save_ && step_ != committed_step_;
-      const Standing together =
-          stand_together({false, !at_end && stop_wanted(), requests_->take_save()});
-      if ((together.save || periodic) && !at_end) try_save();
+      const Standing together = stand_together({background_ != nullptr && !background_->written(),
+                                                !at_end && stop_wanted(), requests_->take_save()});
+      if (background_ != nullptr && !together.waiting) finish_save();
+      if ((together.save || periodic) && !at_end) save_and_go_on();
       if (at_end) break;
       interrupt_if(together.stop);
       train_one_step();
       compare_weights();
       evaluate_now = due(config_.eval_every) || done();
     } catch (const Interrupted&) {
-      if (step_ != committed_step_) save_or_fail();
+      save_or_fail();
       log::info("stopped on request of {} after step {}; the same command line goes on",
                 stop_reason_, step_);
       return TrainOutcome::stopped;
     }
   }
-  if (step_ != committed_step_) save_or_fail();
+  save_or_fail();
   return TrainOutcome::finished;
 }
 
@@ -328,68 +315,6 @@ void Trainer::evaluate() {
     last["results"].push_back(std::move(json));
   }
   last_evaluation_ = last.dump();
-}
-
-CheckpointMeta Trainer::checkpoint_meta(double rate) const {
-  CheckpointMeta meta = meta_;
-  meta.step = step_;
-  meta.tokens = tokens_;
-  meta.created_utc = utc_now();
-  meta.metrics_json = last_evaluation_;
-  meta.train = train_;
-  meta.train.lr = rate;
-  meta.train.data = objective_.position(step_);
-  meta.attributes[kSkipsAttribute] = consecutive_skips_;
-  meta.attributes[kMeansAttribute] = spikes_.state().steps;
-  meta.attributes[kNormAttribute] = spikes_.state().norm_mean;
-  return meta;
-}
-
-bool Trainer::try_save() {
-  announce(TrainPhase::save);
-  const Timer timer;
-  const std::filesystem::path file = run_.checkpoint_file(step_);
-  if (hooks_.before_log) hooks_.before_log();
-  try {
-    if (metrics_) metrics_->sync();
-    const CommittedCheckpoint done =
-        write_checkpoint(file, model_, optimizer_, checkpoint_meta(train_.lr),
-                         telemetry_.telemetry(), hooks_.file_calls);
-    if (writes()) run_.committed(done.path, config_.keep_last);
-    save_failures_ = 0;
-    committed_ = true;
-    committed_step_ = step_;
-    since_commit_.restart();
-    save_seconds_ = timer.seconds();
-    if (hooks_.watchdog != nullptr) hooks_.watchdog->took(TrainPhase::save, save_seconds_);
-    plan_next_save();
-    log::info("checkpoint {} | digest {} | {} bytes | {:.2f} s", done.path.string(), done.digest,
-              rough_count(static_cast<double>(done.bytes)), save_seconds_);
-    if (hooks_.committed) hooks_.committed(done);
-    return true;
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::io && error.kind() != ErrorKind::cannot_create) throw;
-    ++save_failures_;
-    log::warn("checkpoint of step {} failed ({} in a row): {}", step_, save_failures_,
-              error.what());
-    if (metrics_) {
-      nlohmann::ordered_json event = event_json("save_failed", step_);
-      event["reason"] = error.what();
-      metrics_->append(event);
-    }
-    if (save_failures_ >= config_.max_save_failures) {
-      fail(ErrorKind::io, "{} checkpoints in a row could not be written, the last because: {}",
-           save_failures_, error.what());
-    }
-    next_save_ = step_ + std::max<int64_t>(1, config_.save_every / 2);
-    return false;
-  }
-}
-
-void Trainer::save_or_fail() {
-  while (!try_save()) {
-    std::this_thread::sleep_for(std::chrono::duration<double>(config_.save_retry_seconds));
-  }
 }
 
 }  // namespace sw

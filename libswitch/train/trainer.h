@@ -9,6 +9,7 @@
 #include "libswitch/data/prefetcher.h"
 #include "libswitch/io/checkpoint_reader.h"
 #include "libswitch/io/checkpoint_writer.h"
+#include "libswitch/train/checkpoint_save.h"
 #include "libswitch/train/metrics.h"
 #include "libswitch/train/objective.h"
 #include "libswitch/train/optimizer.h"
@@ -36,6 +37,8 @@ struct TrainerConfig {
   int64_t log_every = 0;   // steps between lines of the log; 0: ten seconds; the first ten always
   int64_t max_skips = 10;  // steps in a row that the weights do not learn from
   int64_t max_save_failures = 3;
+  /// Periodic checkpoints are written from a copy in memory while training goes on.
+  bool async_checkpoint = false;
   double save_retry_seconds = 1;  // before another attempt at a checkpoint that must be
 
   int64_t check_replicas = 1000;  // steps between comparisons of the ranks' weights; 0: never
@@ -124,8 +127,12 @@ class Trainer {
   bool line_due() const;
   void plan_next_save();
   void evaluate();
-  bool try_save();
+  // trainer_saving.cpp
+  void save_and_go_on();
   void save_or_fail();
+  bool begin_save(CheckpointSave::Source source);
+  bool finish_save();
+  void count_save_failure(int64_t step, const std::string& reason);
   CheckpointMeta checkpoint_meta(double rate) const;
 
   TrainerConfig config_;
@@ -146,6 +153,11 @@ class Trainer {
   SpikeWatch spikes_;
   std::string last_evaluation_;
 
+  // Attributes of a checkpoint.
+  static constexpr const char* kSkipsAttribute = "consecutive_skips";
+  static constexpr const char* kMeansAttribute = "steps_in_means";
+  static constexpr const char* kNormAttribute = "grad_norm_ema";
+
   // Of this process.
   OutsideRequests* requests_ = nullptr;
   std::unique_ptr<MetricsFile> metrics_;
@@ -158,6 +170,9 @@ class Trainer {
   int64_t committed_step_ = -1;                 // of the newest checkpoint
   int64_t next_save_ = 0;                       // step of the next periodic checkpoint
   int64_t save_failures_ = 0;                   // in a row
+  std::unique_ptr<CheckpointSave> background_;  // being written, or about to be
+  int64_t background_step_ = -1;
+  Timer since_save_began_;
   double save_seconds_ = 0, step_seconds_ = 0;  // of the latest save; smoothed
   std::string stop_reason_;
   struct Interval {

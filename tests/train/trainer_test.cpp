@@ -2,7 +2,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
 #include <unistd.h>
+#include <atomic>
+#include <chrono>
+#include <thread>
 
 #include <algorithm>
 #include <atomic>
@@ -256,6 +260,42 @@ TEST_F(TrainerTest, GoesOnWhenASaveFails) {
   EXPECT_EQ(run.committed.size(), 3u);
   EXPECT_TRUE(std::filesystem::exists(folder() / "checkpoints/step-000000006.h5"));
   EXPECT_FALSE(std::filesystem::exists(folder() / "checkpoints/step-000000004.h5.tmp"));
+  EXPECT_EQ(run.newest_digest(), unbroken().newest_digest());
+}
+
+TEST_F(TrainerTest, SavesInTheBackgroundWhatItWouldHaveSavedAtOnce) {
+  TrainingCase run(folder());
+  run.config.async_checkpoint = true;
+  EXPECT_EQ(run.run(), TrainOutcome::finished);
+  EXPECT_EQ(run.committed, unbroken().committed);
+  expect_like_unbroken(run);
+}
+
+TEST_F(TrainerTest, TrainsWhileACheckpointIsWritten) {
+  TrainingCase run(folder());
+  run.config.async_checkpoint = true;
+  std::atomic<int64_t> at = 0;
+  run.objective.on_forward = [&](int64_t step, ForwardResult&) { at = step; };
+  // The disk takes nothing of the checkpoint of step 4 before the step after it has begun.
+  FileCalls calls;
+  const auto real = calls.pwrite;
+  calls.pwrite = [&, real](int fd, const void* data, size_t bytes, off_t offset) {
+    while (at == 3) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return real(fd, data, bytes, offset);
+  };
+  run.hooks.file_calls = calls;
+  EXPECT_EQ(run.run(), TrainOutcome::finished);
+  expect_like_unbroken(run);
+}
+
+TEST_F(TrainerTest, GoesOnWhenASaveInTheBackgroundFails) {
+  TrainingCase run(folder());
+  run.config.async_checkpoint = true;
+  std::atomic<int> failures = 0;
+  run.hooks.file_calls = full_disk([&] { return failures++ < 1; });
+  EXPECT_EQ(run.run(), TrainOutcome::finished);
+  EXPECT_TRUE(std::filesystem::exists(folder() / "checkpoints/step-000000012.h5"));
+  EXPECT_FALSE(std::filesystem::exists(folder() / "checkpoints/step-000000004.h5"));
   EXPECT_EQ(run.newest_digest(), unbroken().newest_digest());
 }
 

@@ -1,0 +1,130 @@
+// How the training loop saves: at once or in the background, together on all ranks.
+#include <chrono>
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "libswitch/base/error.h"
+#include "libswitch/base/log.h"
+#include "libswitch/train/trainer.h"
+
+namespace sw {
+namespace {
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm tm{};
+  gmtime_r(&now, &tm);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+  return text;
+}
+
+}  // namespace
+
+CheckpointMeta Trainer::checkpoint_meta(double rate) const {
+  CheckpointMeta meta = meta_;
+  meta.step = step_;
+  meta.tokens = tokens_;
+  meta.created_utc = utc_now();
+  meta.metrics_json = last_evaluation_;
+  meta.train = train_;
+  meta.train.lr = rate;
+  meta.train.data = objective_.position(step_);
+  meta.attributes[kSkipsAttribute] = consecutive_skips_;
+  meta.attributes[kMeansAttribute] = spikes_.state().steps;
+  meta.attributes[kNormAttribute] = spikes_.state().norm_mean;
+  return meta;
+}
+
+// Whether it has begun. A snapshot is then written by a thread of its own.
+bool Trainer::begin_save(CheckpointSave::Source source) {
+  announce(TrainPhase::save);
+  if (hooks_.before_log) hooks_.before_log();
+  since_save_began_.restart();
+  background_step_ = step_;
+  try {
+    agree_on(world_, [this] {
+      if (metrics_) metrics_->sync();
+    });
+    background_ = std::make_unique<CheckpointSave>(
+        run_.checkpoint_file(step_), model_, optimizer_, checkpoint_meta(train_.lr),
+        telemetry_.telemetry(), source, hooks_.file_calls);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::io && error.kind() != ErrorKind::cannot_create) throw;
+    count_save_failure(step_, error.what());
+    return false;
+  }
+  if (source == CheckpointSave::Source::snapshot) {
+    background_->start_writing();
+  } else {
+    background_->write();
+  }
+  return true;
+}
+
+// Waits for the writing and commits; whether that went well.
+bool Trainer::finish_save() {
+  announce(TrainPhase::save);
+  const std::unique_ptr<CheckpointSave> save = std::move(background_);
+  if (hooks_.before_log) hooks_.before_log();
+  try {
+    const CommittedCheckpoint done = save->finish();
+    agree_on(world_, [&] {
+      if (writes()) run_.committed(done.path, config_.keep_last);
+    });
+    save_failures_ = 0;
+    committed_ = true;
+    committed_step_ = background_step_;
+    since_commit_.restart();
+    save_seconds_ = since_save_began_.seconds();
+    if (hooks_.watchdog != nullptr) hooks_.watchdog->took(TrainPhase::save, save_seconds_);
+    log::info("checkpoint {} | digest {} | {} bytes | {:.2f} s", done.path.string(), done.digest,
+              rough_count(static_cast<double>(done.bytes)), save_seconds_);
+    if (hooks_.committed) hooks_.committed(done);
+    return true;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::io && error.kind() != ErrorKind::cannot_create) throw;
+    count_save_failure(background_step_, error.what());
+    return false;
+  }
+}
+
+void Trainer::count_save_failure(int64_t step, const std::string& reason) {
+  ++save_failures_;
+  log::warn("checkpoint of step {} failed ({} in a row): {}", step, save_failures_, reason);
+  if (metrics_) {
+    nlohmann::ordered_json event = event_json("save_failed", step);
+    event["reason"] = reason;
+    metrics_->append(event);
+  }
+  if (save_failures_ >= config_.max_save_failures) {
+    fail(ErrorKind::io, "{} checkpoints in a row could not be written, the last because: {}",
+         save_failures_, reason);
+  }
+  next_save_ = step_ + std::max<int64_t>(1, config_.save_every / 2);
+}
+
+// A periodic checkpoint, or one that was asked for. Saves do not overlap: the next one waits for
+// the one before.
+void Trainer::save_and_go_on() {
+  if (background_ != nullptr) finish_save();
+  if (step_ == committed_step_) return;
+  plan_next_save();
+  if (!config_.async_checkpoint) {
+    if (begin_save(CheckpointSave::Source::tensors)) finish_save();
+  } else {
+    begin_save(CheckpointSave::Source::snapshot);
+  }
+}
+
+// The checkpoint that a run ends with.
+void Trainer::save_or_fail() {
+  if (background_ != nullptr) finish_save();
+  while (step_ != committed_step_) {
+    if (begin_save(CheckpointSave::Source::tensors) && finish_save()) return;
+    std::this_thread::sleep_for(std::chrono::duration<double>(config_.save_retry_seconds));
+  }
+}
+
+}  // namespace sw
