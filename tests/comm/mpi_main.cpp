@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <thread>
 
 #include "libswitch/base/error.h"
@@ -77,6 +78,7 @@ int end_badly(const std::string& way) {
     std::thread([] { leave_world_on_error(82); }).join();
   }
   if (way == "all") return 75;
+  if (way == "stop" && world.rank() == 1) std::raise(SIGSTOP);
   if (way == "hang" && world.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(60));
   std::thread watchdog([&] {
     std::this_thread::sleep_for(std::chrono::seconds(1));
@@ -86,7 +88,7 @@ int end_badly(const std::string& way) {
     world.group().barrier();  // in vain
   } catch (const Error& error) {
     watchdog.join();
-    if (way == "hang") {
+    if (way == "hang" || way == "stop") {
       std::fprintf(stderr, "%s\n", error.what());
       leave_world_on_error(exit_code(error.kind()));
     }

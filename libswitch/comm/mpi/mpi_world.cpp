@@ -34,9 +34,17 @@ bool started_by_launcher() {
   return false;
 }
 
+/// Whether Open MPI's mpirun watches this process. Asked first before MPI_Init, which sets the
+/// variable itself under other launchers.
+bool started_by_mpirun() {
+  static const bool value = is_set("OMPI_COMM_WORLD_SIZE");
+  return value;
+}
+
 class MpiWorld final : public World {
  public:
   MpiWorld() {
+    started_by_mpirun();
     int begun = 0;
     MPI_Initialized(&begun);
     owner_ = begun == 0;
@@ -147,15 +155,17 @@ World& process_world() {
 }
 
 // What Open MPI 4.1.4 does when one rank of three ends while the others go on:
-//   _exit(74), exit(74)         mpirun sends the others TERM, a second later KILL, and returns 74
+//   _exit(74), exit(74)         mpirun sends the others CONT and TERM, a second later KILL, and
+//                               returns 74
 //   MPI_Abort(world, 74)        the same, sooner (0.7 s instead of 1.8 s in all), and returns 74;
-//                               when several abort, the code of one of them
+//                               but when several abort at once, as ranks do that wait for the same
+//                               one, mpirun itself hangs or crashes about once in a hundred times
 //   MPI_Finalize, then exit(74) waits for the others' MPI_Finalize: for ever
 //   _exit(0)                    mpirun ends the job and returns 1
 //   killed by signal 9          mpirun ends the job and returns 137
-// With -q mpirun says nothing about it. Under srun without --kill-on-bad-exit only MPI_Abort ends
-// the other tasks (with PMI2 not for code 0). So it is MPI_Abort; should it not return within
-// seconds (a launcher that died, another thread that holds MPI), the process ends all the same.
+// When several end, the code of the first counts. With -q mpirun says nothing about it. Tasks of
+// srun, without --kill-on-bad-exit, are ended by MPI_Abort alone (PMI2: not for code 0); should it
+// not return within seconds, as another thread holds MPI, the process ends all the same.
 void leave_world_on_error(int code) {
   if (!mpi_alive()) return;
   int size = 1;
@@ -163,6 +173,7 @@ void leave_world_on_error(int code) {
   if (size == 1) return;
   code = std::max(code, 1);
   std::fflush(nullptr);
+  if (started_by_mpirun()) ::_exit(code);
   std::thread([code] {
     std::this_thread::sleep_for(std::chrono::seconds(5));
     ::_exit(code);
