@@ -27,8 +27,8 @@ T value(int64_t rank, int64_t i) {
   if constexpr (std::is_integral_v<T>) {
     return static_cast<T>(static_cast<int64_t>(x % 200'001) - 100'000);
   } else {
-    const double mantissa = static_cast<double>(x & 0xFFFFFF) / 0x1000000 - 0.5;
-    return static_cast<T>(std::ldexp(mantissa, static_cast<int>(x >> 40) % 25));
+    const double mantissa = std::ldexp(static_cast<double>(x >> 11), -53) - 0.5;
+    return static_cast<T>(std::ldexp(mantissa, static_cast<int>(x % 25)));
   }
 }
 
