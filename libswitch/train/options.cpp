@@ -166,6 +166,12 @@ void declare_run_options(OptionRegistry& r, RunOptions& o) {
   r.add("resume", &o.resume)
       .value_name("auto|never|PATH")
       .help("go on from the run folder, from nothing, or from a checkpoint");
+  r.add("peak-gflops", &o.peak_gflops)
+      .at_least(0)
+      .advanced()
+      .scope(Scope::local)
+      .default_text("measured at every start, in about half a second")
+      .help("peak of all ranks' matrix products, for the share of it; 0: no such share");
   r.add("hang-timeout", &o.hang_timeout)
       .advanced()
       .default_text("60s, or 8 times the longest step")

@@ -71,6 +71,7 @@ struct RunOptions {
   std::optional<Seconds> hang_timeout;
   int64_t check_replicas = 1000;
   OnSpike on_spike = OnSpike::warn;
+  std::optional<double> peak_gflops;
   bool allow_changes = false;
 };
 void declare_run_options(OptionRegistry& registry, RunOptions& options);

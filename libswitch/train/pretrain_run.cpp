@@ -304,7 +304,8 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   TrainerConfig config_of_loop = trainer_config(options.learning, options.run);
   config_of_loop.flops_per_step =
       training_flops(prepared.model, shape.rows, shape.input_length, shape.target_length);
-  config_of_loop.peak_flops = measure_peak(world, prepared.compute);
+  config_of_loop.peak_flops = options.run.peak_gflops ? 1e9 * *options.run.peak_gflops
+                                                      : measure_peak(world, prepared.compute);
 
   ProgressLine progress(context.progress_bar && first);
   TrainerHooks hooks;
@@ -314,10 +315,13 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   Trainer trainer(config_of_loop, model, *optimizer, objective, run, std::move(meta),
                   std::move(hooks));
   const ParameterCount count = count_parameters(prepared.model);
-  log::info("{} parameters, {} active | {} | {} x {}/{} positions a step | {:.1f} GFLOP/s peak",
+  log::info("{} parameters, {} active | {} | {} x {}/{} positions a step{}",
             rough_count(static_cast<double>(count.total)),
             rough_count(static_cast<double>(count.active)), options.learning.dtype, shape.rows,
-            shape.input_length, shape.target_length, config_of_loop.peak_flops * 1e-9);
+            shape.input_length, shape.target_length,
+            config_of_loop.peak_flops > 0
+                ? fmt::format(" | {:.1f} GFLOP/s peak", config_of_loop.peak_flops * 1e-9)
+                : "");
   if (world.size() > 1) {
     log::info("{} ranks on mesh {} | {} canonical ranks", world.size(), prepared.mesh.str(),
               options.learning.canonical_ranks);
@@ -365,7 +369,8 @@ PretrainPlan plan_pretraining(PretrainOptions& options, RunContext& context) {
   }
   plan.epochs = static_cast<double>(options.learning.steps * options.learning.batch) /
                 static_cast<double>(plan.train_windows);
-  plan.peak_flops = measure_peak(world, prepared.compute);
+  const double given = options.run.peak_gflops.value_or(0);
+  plan.peak_flops = given > 0 ? 1e9 * given : measure_peak(world, prepared.compute);
   plan.free_disk_bytes = free_disk_bytes(options.run.run);
   const int64_t wanted = (options.run.keep_last + 1) * plan.estimate.checkpoint_bytes;
   SW_CHECK(plan.free_disk_bytes < 0 || plan.free_disk_bytes >= 2 * plan.estimate.checkpoint_bytes,
