@@ -68,7 +68,8 @@ double Watchdog::limit() const {
   const bool file = phase == TrainPhase::start || phase == TrainPhase::save;
   if (config_.limit) return *config_.limit * (file ? kPatience : 1);
   if (file) return std::max(kPatience * kStepLimit, kTimesLongest * longest_save_);
-  if (is_data(phase)) return kPatience * kStepLimit;
+  // How long a step takes is not known before the first is done.
+  if (is_data(phase) || longest_step_ == 0) return kPatience * kStepLimit;
   return std::max(kStepLimit, kTimesLongest * longest_step_);
 }
 

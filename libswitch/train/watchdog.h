@@ -26,8 +26,8 @@ struct WatchdogConfig {
   std::string host;
   std::filesystem::path run;  // folder of the board and of stacks
   /// Seconds without progress that end the run, ten times that at the start and in saves; 0: never.
-  /// Unset: 60, or 8 x the longest of the recent steps; 600 at the start, in saves (or 8 x the
-  /// longest of them) and without data.
+  /// Unset: 60, or 8 x the longest of the recent steps; 600 up to the first step, in saves (or 8 x
+  /// the longest of them) and without data.
   std::optional<double> limit;
   const CommTrace* trace = nullptr;
   AbortFlag* abort = nullptr;  // makes waits in collectives throw hang
