@@ -189,13 +189,18 @@ void declare_run_options(OptionRegistry& r, RunOptions& o) {
       .help("compare weights that several ranks hold alike; 0: never")
       .details("A difference ends the run with exit code 81 and names ranks and hosts.");
   r.add_choice("on-spike", &o.on_spike,
-               {{"warn", OnSpike::warn}, {"skip", OnSpike::skip}, {"stop", OnSpike::stop}})
+               {{"warn", OnSpike::warn},
+                {"skip", OnSpike::skip},
+                {"rollback", OnSpike::rollback},
+                {"stop", OnSpike::stop}})
       .advanced()
-      .help("when a loss or gradient is far above what was: go on, pass over the step, or end")
+      .help("when a loss or gradient is far above what was: go on, skip the step, go back, or end")
       .details(
           "That is a loss six standard deviations above its running mean, or a gradient norm of "
           "ten times its running mean, after the first hundred steps. Steps that are not finite "
-          "are passed over in any case. Stop ends with exit code 80.");
+          "are skipped in any case. Rollback goes back to the last checkpoint and on behind the "
+          "data read since, also after ten skipped steps in a row, twice at most. Stop, and what "
+          "rollbacks do not help, end with exit code 80.");
   r.add("allow-changes", &o.allow_changes)
       .advanced()
       .help("resume although options of the training changed (rates, dropout, loss weights)");

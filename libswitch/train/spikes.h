@@ -9,9 +9,10 @@ namespace sw {
 /// What is done about a step whose loss or gradient jumps. (One that is not finite is always
 /// skipped.)
 enum class OnSpike {
-  warn,  // tell, and learn from it
-  skip,  // tell, and do not learn from it
-  stop,  // end the run without learning from it
+  warn,      // tell, and learn from it
+  skip,      // tell, and do not learn from it
+  rollback,  // go back to the last checkpoint and pass over the data since then
+  stop,      // end the run without learning from it
 };
 
 /// What the run has seen so far; kept in checkpoints, so that a resumed run decides alike.

@@ -55,7 +55,9 @@ Trainer::Trainer(const TrainerConfig& config, Model& model, Optimizer& optimizer
 
 void Trainer::resume(const CheckpointReader& reader) {
   const CheckpointMeta& meta = reader.meta();
-  DataPosition expected = objective_.position(meta.step);
+  passed_over_ = 0;
+  read_attribute(meta, kPassedOverAttribute, passed_over_);
+  const DataPosition expected = position(meta.step);
   SW_CHECK(meta.train.data.manifest_sha256 == expected.manifest_sha256, usage,
            "{}: the run was started with other data (manifest {}, now {}): its order could not go "
            "on; give the same --data, weights and lengths, or start another run",
@@ -141,15 +143,20 @@ void Trainer::take_batch(Batch& batch) {
   }
 }
 
+// Batches from the present step on.
+void Trainer::start_reading() {
+  prefetcher_ = std::make_unique<Prefetcher>(
+      [this, part = model_.mesh().data_part(), ahead = passed_over_](int64_t step, Batch& batch) {
+        fault_at(FaultSite::data, step + 1);
+        objective_.fill(step + ahead, part, batch);
+      },
+      step_);
+}
+
 TrainOutcome Trainer::run(OutsideRequests& requests) {
   requests_ = &requests;
   if (writes()) metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_);
-  prefetcher_ = std::make_unique<Prefetcher>(
-      [this, part = model_.mesh().data_part()](int64_t step, Batch& batch) {
-        fault_at(FaultSite::data, step + 1);
-        objective_.fill(step, part, batch);
-      },
-      step_);
+  start_reading();
   plan_next_save();
   set_fault_step(step_);
   if (hooks_.job != nullptr && world_.size() > 1) {
@@ -174,6 +181,8 @@ TrainOutcome Trainer::run(OutsideRequests& requests) {
       train_one_step();
       compare_weights();
       evaluate_now = due(config_.eval_every) || done();
+    } catch (const RollBack& from) {
+      roll_back(from);
     } catch (const Interrupted&) {
       save_or_fail();
       log::info("stopped on request of {} after step {}; the same command line goes on",
@@ -263,6 +272,10 @@ void Trainer::count_skip(const StepResult& result) {
   log::warn("step {}: {}; the step was skipped ({} in a row)", step_, result.fault,
             consecutive_skips_);
   if (consecutive_skips_ < config_.max_skips) return;
+  if (config_.on_spike == OnSpike::rollback) {
+    throw RollBack{step_ - 1, fmt::format("{} steps in a row were skipped, the last because {}",
+                                          consecutive_skips_, result.fault)};
+  }
   if (metrics_) metrics_->append(event_json("diverged", step_));
   fail(ErrorKind::diverged,
        "training diverged: {} steps in a row up to step {} were skipped, the last because {}; "

@@ -95,6 +95,11 @@ class Trainer {
 
  private:
   struct Interrupted {};
+  // The step of that number, from 0, is not to be part of the run.
+  struct RollBack {
+    int64_t step;
+    std::string reason;
+  };
   // What the ranks tell each other between steps.
   struct Standing {
     bool waiting = false, stop = false, save = false;
@@ -108,6 +113,8 @@ class Trainer {
   void poll();
   bool stop_wanted();
   void interrupt_if(bool stop);
+  void start_reading();
+  DataPosition position(int64_t step) const { return objective_.position(step + passed_over_); }
   void take_batch(Batch& batch);
   void train_one_step();
   void record(const StepResult& result, double rate, double seconds, double wait,
@@ -118,6 +125,7 @@ class Trainer {
   double seconds_in_collectives() const;
   void keep_slow(double seconds, double in_collectives) const;
   void judge(StepResult& result);
+  void roll_back(const RollBack& from);
   void tell_of_step(const char* event, int64_t step, const std::string& reason);
   void compare_times(double seconds, double in_collectives, TrainMetrics& metrics);
   void compare_weights();
@@ -148,6 +156,7 @@ class Trainer {
   int64_t step_ = 0;
   int64_t tokens_ = 0;
   int64_t consecutive_skips_ = 0;
+  int64_t passed_over_ = 0;  // steps whose data rollbacks have left out
   TrainState train_;
   TelemetryLog telemetry_;
   SpikeWatch spikes_;
@@ -155,6 +164,7 @@ class Trainer {
 
   // Attributes of a checkpoint.
   static constexpr const char* kSkipsAttribute = "consecutive_skips";
+  static constexpr const char* kPassedOverAttribute = "steps_passed_over";
   static constexpr const char* kMeansAttribute = "steps_in_means";
   static constexpr const char* kNormAttribute = "grad_norm_ema";
 
@@ -164,6 +174,7 @@ class Trainer {
   std::unique_ptr<Prefetcher> prefetcher_;
   Batch batch_;
   StragglerWatch stragglers_;
+  int64_t rollbacks_ = 0, rolled_back_from_ = -1;
   std::vector<std::string> hosts_;  // by rank
   Timer since_start_, since_commit_, since_line_;
   bool committed_ = false;                      // something, in this process

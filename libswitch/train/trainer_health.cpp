@@ -35,7 +35,7 @@ void Trainer::tell_of_step(const char* event, int64_t step, const std::string& r
   if (!metrics_) return;
   nlohmann::ordered_json json = event_json(event, step);
   json["reason"] = reason;
-  json["first_sample"] = objective_.position(step - 1).ordinal;
+  json["first_sample"] = position(step - 1).ordinal;
   json["samples"] = objective_.rows();
   metrics_->append(json);
 }
@@ -46,6 +46,7 @@ void Trainer::judge(StepResult& result) {
   if (spike.empty()) return;
   switch (config_.on_spike) {
     case OnSpike::skip: result.fault = spike; return;
+    case OnSpike::rollback: throw RollBack{step_, spike};
     case OnSpike::warn:
     case OnSpike::stop: break;
   }
@@ -58,6 +59,50 @@ void Trainer::judge(StepResult& result) {
          "with --on-spike skip or warn, or a lower --lr",
          step, spike, run_.path().string());
   }
+}
+
+// To the newest checkpoint, and on from there with the data behind those of the step.
+void Trainer::roll_back(const RollBack& from) {
+  constexpr int64_t kAtMost = 2;  // from one checkpoint
+  if (background_ != nullptr) finish_save();
+  if (committed_step_ > rolled_back_from_) rollbacks_ = 0;
+  if (committed_step_ < 0 || rollbacks_ == kAtMost) {
+    if (metrics_) metrics_->append(event_json("diverged", from.step + 1));
+    fail(
+        ErrorKind::diverged,
+        "training diverged: step {}: {}; {}; go on from an earlier checkpoint of {} with a lower "
+        "--lr, or with --dtype fp32",
+        from.step + 1, from.reason,
+        committed_step_ < 0 ? "there is no checkpoint to go back to" : "two rollbacks did not help",
+        run_.path().string());
+  }
+  ++rollbacks_;
+  rolled_back_from_ = from.step;
+  announce(TrainPhase::start);
+  prefetcher_.reset();
+  const int64_t passed_over = passed_over_;
+  resume(CheckpointReader(run_.checkpoint_file(committed_step_)));
+  const int64_t steps = from.step + 1 - step_;
+  passed_over_ = passed_over;
+  const uint64_t first_sample = position(step_).ordinal;
+  passed_over_ += steps;
+  interval_ = {};
+  set_fault_step(step_);
+  start_reading();
+  plan_next_save();
+
+  if (hooks_.before_log) hooks_.before_log();
+  log::warn("step {}: {}; back to the checkpoint of step {}, and on behind the data of {} steps",
+            from.step + 1, from.reason, step_, steps);
+  if (!writes()) return;
+  metrics_.reset();
+  metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_);
+  nlohmann::ordered_json json = event_json("rollback", step_);
+  json["reason"] = from.reason;
+  json["from_step"] = from.step + 1;
+  json["first_sample"] = first_sample;
+  json["samples"] = steps * objective_.rows();
+  metrics_->append(json);
 }
 
 void Trainer::compare_times(double seconds, double in_collectives, TrainMetrics& metrics) {

@@ -30,8 +30,9 @@ CheckpointMeta Trainer::checkpoint_meta(double rate) const {
   meta.metrics_json = last_evaluation_;
   meta.train = train_;
   meta.train.lr = rate;
-  meta.train.data = objective_.position(step_);
+  meta.train.data = position(step_);
   meta.attributes[kSkipsAttribute] = consecutive_skips_;
+  meta.attributes[kPassedOverAttribute] = passed_over_;
   meta.attributes[kMeansAttribute] = spikes_.state().steps;
   meta.attributes[kNormAttribute] = spikes_.state().norm_mean;
   return meta;

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <utility>
 
 #include "libswitch/base/file.h"
 #include "tests/support/training_case.h"
@@ -73,6 +74,44 @@ TEST_F(TrainerHealthTest, StopEndsTheRun) {
   const auto run = with_a_jump("stop", OnSpike::stop);
   EXPECT_THAT(message_of(ErrorKind::diverged, [&] { run->run(); }), HasSubstr("step 115: loss"));
   EXPECT_EQ(events("stop").size(), 1u);
+}
+
+TEST_F(TrainerHealthTest, RollbackGoesBackToTheCheckpointAndOnBehindTheData) {
+  const auto run = with_a_jump("rollback", OnSpike::rollback);
+  run->config.save_every = 50;
+  bool jumped = false;
+  run->objective.on_forward = [&](int64_t step, ForwardResult& result) {
+    if (step == kJump && !std::exchange(jumped, true)) result.loss *= 10;
+  };
+  EXPECT_EQ(run->run(), TrainOutcome::finished);
+  EXPECT_EQ(run->losses().size(), 120u);  // steps 1, 2, ..., each once
+  const auto told = events("rollback");
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0]["event"], "rollback");
+  EXPECT_EQ(told[0]["step"], 100);
+  EXPECT_EQ(told[0]["from_step"], kJump + 1);
+  EXPECT_EQ(told[0]["first_sample"], 100 * 8);
+  EXPECT_EQ(told[0]["samples"], 15 * 8);
+  EXPECT_EQ(open_checkpoint(path("rollback").string()).meta().train.data.ordinal, (120 + 15) * 8u);
+
+  // The run goes on behind the data that it passed over.
+  const auto longer = with_a_jump("rollback", OnSpike::rollback);
+  longer->config.steps = 130;
+  std::vector<int64_t> filled;
+  longer->objective.on_fill = [&](int64_t step) { filled.push_back(step); };
+  EXPECT_EQ(longer->run(), TrainOutcome::finished);
+  ASSERT_FALSE(filled.empty());
+  EXPECT_EQ(filled.front(), 120 + 15);
+}
+
+TEST_F(TrainerHealthTest, RollbackGivesUpAfterTwoTimes) {
+  const auto run = with_a_jump("again", OnSpike::rollback);
+  run->config.save_every = 50;
+  EXPECT_THAT(message_of(ErrorKind::diverged, [&] { run->run(); }),
+              HasSubstr("two rollbacks did not help"));
+  const auto without = with_a_jump("without", OnSpike::rollback);
+  EXPECT_THAT(message_of(ErrorKind::diverged, [&] { without->run(); }),
+              HasSubstr("there is no checkpoint to go back to"));
 }
 
 TEST_F(TrainerHealthTest, AResumedRunDecidesAlike) {
