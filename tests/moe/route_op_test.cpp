@@ -55,13 +55,14 @@ RouterConfig config_of(RouterKind kind) {
 }
 
 TEST(RouteOps, ExpertDropoutOfAPartOfTheHiddenColumnsHasTheMaskOfTheWhole) {
-  RoutingPlan plan;
+  ops::Routing routing;
+  RoutingPlan& plan = routing.plan;
   plan.tokens = 5, plan.choices = 2, plan.rows = 4;
   plan.row_of = Tensor::from({5, 2}, std::vector<int32_t>{1, -1, -1, 0, -1, -1, 3, -1, -1, 2});
   const Tensor hidden = random_tensor({4, 12}, DType::f32, 1);
   const auto drop = [&](Context& context, const Tensor& x) {
     const Var in = Var::leaf(x);
-    const Var out = ops::expert_dropout(context, in, 0.4, 7, plan, 20);
+    const Var out = ops::expert_dropout(context, in, 0.4, 7, routing, 20);
     out.slot()->adopt(context.stream, x);
     context.tape->backward();
     return std::pair{out.value(), in.slot()->gradient()};
