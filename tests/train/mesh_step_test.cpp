@@ -22,6 +22,7 @@ using testing::small_model;
 struct Trained {
   std::vector<double> losses, norms;
   std::vector<int64_t> dropped;                // over all layers, by step
+  std::vector<std::vector<int64_t>> routed;    // choices and rows of every expert, by step
   std::map<std::string, std::string> weights;  // bits of the whole parameter
 };
 
@@ -74,8 +75,14 @@ Trained train(const Training& training, const MeshShape& shape) {
       out.losses.push_back(result.loss);
       out.norms.push_back(result.grad_norm);
       int64_t dropped = 0;
-      for (const RouterStatistics& layer : result.layers) dropped += layer.dropped_tokens;
+      std::vector<int64_t> routed;
+      for (const RouterStatistics& layer : result.layers) {
+        dropped += layer.dropped_tokens;
+        routed.insert(routed.end(), layer.chosen.begin(), layer.chosen.end());
+        routed.insert(routed.end(), layer.kept.begin(), layer.kept.end());
+      }
       out.dropped.push_back(dropped);
+      out.routed.push_back(std::move(routed));
     }
     const std::lock_guard lock(mutex);
     for (const auto& parameter : model.parameters()) {
@@ -188,6 +195,11 @@ TEST_F(MeshStepTest, AgreesWithOneRankUpToRoundingOnAnyModelMesh) {
       for (size_t i = 0; i < one.losses.size(); ++i) {
         EXPECT_NEAR(many.losses[i], one.losses[i], tolerance * one.losses[i])
             << shape.str() << " " << dtype_name(compute) << ", step " << i;
+      }
+      // Later steps of bf16 may meet a tie within rounding.
+      const size_t steps = compute == DType::f32 ? one.routed.size() : 1;
+      for (size_t i = 0; i < steps; ++i) {
+        EXPECT_EQ(many.routed[i], one.routed[i]) << shape.str() << " " << dtype_name(compute);
       }
       const Trained again = train(training, shape);
       EXPECT_EQ(many.losses, again.losses);
