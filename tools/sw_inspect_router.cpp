@@ -9,9 +9,11 @@
 #include "libswitch/base/error.h"
 #include "libswitch/base/log.h"
 #include "libswitch/io/checkpoint_reader.h"
-#include "libswitch/train/router_report.h"
-#include "libswitch/train/router_report_condition.h"
-#include "libswitch/train/router_report_text.h"
+#include "libswitch/report/report_data.h"
+#include "libswitch/report/report_text.h"
+#include "libswitch/report/router_condition.h"
+#include "libswitch/report/router_drift.h"
+#include "libswitch/report/router_report.h"
 #include "tools/tool.h"
 
 namespace sw {
@@ -21,6 +23,7 @@ struct Options {
   std::vector<std::string> data;
   int64_t max_tokens = 0;
   std::string layer;
+  bool over_time = false;
   bool csv = false;
   std::string fail_if;
   int64_t samples = kReportSamples;
@@ -30,25 +33,35 @@ ToolDescription description() {
   ToolDescription tool;
   tool.name = "sw-inspect-router";
   tool.summary = "load, drops and dead experts of a checkpoint's routers";
-  tool.usage = {"CHECKPOINT [CHECKPOINT2] [--data H.swt] [--layer N] [--json|--csv]",
+  tool.usage = {"CHECKPOINT [--layer N] [--over-time] [--json|--csv]",
+                "CHECKPOINT [CHECKPOINT2] --data [NAME=]H.swt ... [OPTION...]",
                 "CHECKPOINT [CHECKPOINT2] --fail-if EXPR"};
   tool.examples = {"sw-inspect-router runs/a --json | jq '.layers[].dropped_share'",
                    "ssh host cat step.h5 | sw-inspect-router - --fail-if 'drop>5% or dead>0'"};
   tool.description =
       "CHECKPOINT is a .h5 file, a run folder (its newest checkpoint) or - for standard input. The "
       "figures come from the telemetry that training wrote into it; weights are not read, so a "
-      "large file takes no longer than a small one. With --data, they come from running the model "
-      "over token shards as sw-eval does, with evaluation capacity.\n\n"
-      "Load is the share of the tokens that chose an expert. max/mean is the largest load over the "
-      "mean, entropy that of the loads (1 is even, 0 all on one expert), dead the experts with "
-      "less than 1 % of an even share, dropped the share of the tokens that no expert processed, "
-      "conf the mean gate of the chosen expert, aux the load-balancing loss before its "
-      "coefficient. A row's blocks are the sorted loads; half a block is an even share.\n\n"
+      "large file takes no longer than a small one.\n\n"
+      "Load is the share of the tokens that chose an expert. A row's blocks are the sorted loads; "
+      "half a block is an even share. max is the largest load over the mean, cv the standard "
+      "deviation over the mean, entropy that of the loads (1 is even, 0 all on one expert), gini 0 "
+      "for even loads and near 1 for one expert, dead the experts with less than 1 % of an even "
+      "share, starv those with 1 to 10 %, drop the share of the tokens that no expert processed, "
+      "conf the mean gate of the chosen expert, full the share of the experts' slots that were "
+      "used.\n\n"
+      "--data runs the model over token shards as sw-eval does, with evaluation capacity, and says "
+      "what routing follows: the tokens that an expert gets more of than its part (number, and "
+      "lift over their share of the text), kinds of tokens (punctuation, numbers, English function "
+      "words, ...), how often a token goes where the one before it went. Several files are "
+      "compared as domains. In the encoder a token is an input, in the decoder the target before "
+      "the one that is predicted.\n\n"
       "With two checkpoints of one model, each layer shows how much of the load has moved to other "
-      "experts from the first to the second.\n\n"
-      "--fail-if takes comparisons of drop, dead, max, entropy, confidence, aux, z, tokens, "
-      "experts and, for two checkpoints, drift with numbers, joined by and, or and parentheses; "
-      "5% is 0.05, and for dead a share of the experts. When it holds for any layer of any "
+      "experts from the first to the second, how alike the routers' weights are, and with --data "
+      "the share of tokens that both send to the same expert.\n\n"
+      "--fail-if takes comparisons of drop, dead, starving, max, min, cv, gini, entropy, "
+      "confidence, capacity, aux, z, tokens, experts, with --data same, and for two checkpoints "
+      "drift, cosine and saturation with numbers, joined by and, or and parentheses; 5% is 0.05, "
+      "and for dead and starving a share of the experts. When it holds for any layer of any "
       "checkpoint given, the exit code is 1.";
   tool.positional_name = "CHECKPOINT";
   tool.min_positionals = 1;
@@ -62,9 +75,10 @@ ToolDescription description() {
 void declare(OptionRegistry& registry, Options& options) {
   registry.group("inspect", "Inspection");
   registry.add("data", &options.data)
-      .value_name("H.swt")
+      .value_name("[NAME=]H.swt")
       .completes_files()
-      .help("run the model over this shard instead of reading telemetry");
+      .help("run the model over this shard, and show what goes where")
+      .details("Several are compared as domains; NAME is by default the file's.");
   registry.add("max-tokens", &options.max_tokens)
       .at_least(0)
       .default_text("all")
@@ -74,10 +88,16 @@ void declare(OptionRegistry& registry, Options& options) {
       .scope(Scope::command_line)
       .help("one layer and its experts, by number or name")
       .details("Sparse layers are numbered from 0, as the table shows.");
+  registry.add("over-time", &options.over_time)
+      .scope(Scope::command_line)
+      .help("how load, drops, dead experts and entropy moved")
+      .details(
+          "Over the steps that the checkpoint remembers: recent ones all, older ones fewer. "
+          "With --layer also the load of experts; with --json and --csv every step.");
   registry.add("csv", &options.csv)
       .scope(Scope::command_line)
       .help("print CSV, a line per layer")
-      .details("With --layer, a line per expert of that layer.");
+      .details("With --layer a line per expert of that layer, with --over-time one per step.");
   registry.add("fail-if", &options.fail_if)
       .value_name("EXPR")
       .scope(Scope::command_line)
@@ -120,36 +140,74 @@ int64_t count_failures(const RouterCondition& condition, const std::vector<Route
   int64_t failures = 0;
   for (const RouterReport& report : reports) {
     for (size_t i = 0; i < report.layers.size(); ++i) {
-      const RouterStatistics& layer = report.layers[i].statistics;
+      const LayerReport& layer = report.layers[i];
       if (!condition.holds(layer, drift.empty() ? nullptr : &drift[i])) continue;
-      log::error("{}: {}: {}", report.checkpoint, layer.name, condition.text());
+      log::error("{}: {}: {}", report.checkpoint, layer.statistics.name, condition.text());
       ++failures;
     }
   }
   return failures;
 }
 
-int run(const Options& options, ToolRun& tool) {
+void check_options(const Options& options, const ToolRun& tool) {
   const std::vector<std::string>& names = tool.arguments;
   SW_CHECK(!(tool.common.json && options.csv), usage, "--json and --csv exclude each other");
+  SW_CHECK(!(options.over_time && !options.data.empty()), usage,
+           "--over-time reads telemetry, and --data runs the model as it is now: give one of them");
   SW_CHECK(std::count(names.begin(), names.end(), "-") <= 1, usage,
            "- is given twice; standard input holds one checkpoint");
-  std::optional<RouterCondition> condition;
-  if (!options.fail_if.empty()) condition.emplace(options.fail_if);
-  SW_CHECK(!condition || !condition->uses_drift() || names.size() == 2, usage,
-           "--fail-if: drift needs two checkpoints");
+}
 
-  std::vector<CheckpointReader> readers;
+// A report for each checkpoint; of data the first one's lengths hold for both, so that both see the
+// same tokens.
+std::vector<RouterReport> make_reports(const Options& options, const ToolRun& tool,
+                                       const std::vector<CheckpointReader>& readers) {
+  RouterEvaluation how;
+  for (const std::string& text : options.data) how.data.push_back(parse_data_domain(text));
+  how.max_tokens = options.max_tokens;
+  how.keep_paths = readers.size() > 1;
+  how.as_trained = &readers.front();
   std::vector<RouterReport> reports;
-  for (const std::string& name : names) {
-    readers.push_back(open_checkpoint(name));
-    const CheckpointReader& reader = readers.back();
-    const std::string shown = name == "-" ? "standard input" : reader.path().string();
+  for (size_t i = 0; i < readers.size(); ++i) {
+    const CheckpointReader& reader = readers[i];
+    const std::string shown = tool.arguments[i] == "-" ? "standard input" : reader.path().string();
     log::debug("{} | step {} | digest {}", shown, reader.meta().step, reader.digest());
-    reports.push_back(options.data.empty()
-                          ? router_report(reader, shown, options.samples)
-                          : evaluate_routers(reader, shown, options.data, options.max_tokens));
+    reports.push_back(options.data.empty() ? router_report(reader, shown, options.samples)
+                                           : evaluate_routers(reader, shown, how));
   }
+  return reports;
+}
+
+// For people.
+std::string shown_text(const Options& options, const std::vector<RouterReport>& reports,
+                       const std::vector<LayerDrift>& drift, std::optional<int64_t> layer,
+                       bool color) {
+  if (reports.size() == 2 && !layer && !options.over_time) {
+    return comparison_text(reports[0], reports[1], drift, color);
+  }
+  std::string text;
+  for (const RouterReport& report : reports) {
+    if (!text.empty()) text += "\n";
+    if (options.over_time) {
+      text += layer ? layer_over_time_text(report, *layer, color) : over_time_text(report, color);
+    } else {
+      text += layer ? layer_text(report, *layer, color) : report_text(report, color);
+    }
+  }
+  return text;
+}
+
+int run(const Options& options, ToolRun& tool) {
+  check_options(options, tool);
+  const std::vector<std::string>& names = tool.arguments;
+  std::optional<RouterCondition> condition;
+  if (!options.fail_if.empty()) {
+    condition.emplace(options.fail_if);
+    condition->check_known(names.size() == 2, !options.data.empty());
+  }
+  std::vector<CheckpointReader> readers;
+  for (const std::string& name : names) readers.push_back(open_checkpoint(name));
+  std::vector<RouterReport> reports = make_reports(options, tool, readers);
   std::vector<LayerDrift> drift;
   if (reports.size() == 2) {
     drift = router_drift(reports[0], reports[1]);
@@ -159,27 +217,25 @@ int run(const Options& options, ToolRun& tool) {
   if (!options.layer.empty()) layer = find_layer(reports[0], options.layer);
   if (tool.common.dry_run) return 0;
 
-  const bool color = tool.color(1);
   std::string text;
-  if (!tool.common.json && !options.csv && layer) {
-    for (const RouterReport& report : reports) {
-      text += (text.empty() ? "" : "\n") + layer_text(report, *layer, color);
-    }
+  if (!tool.common.json && !options.csv) {
+    text = shown_text(options, reports, drift, layer, tool.color(1));
   }
   if (layer) {
     for (RouterReport& report : reports) keep_layer(report, *layer);
     if (!drift.empty()) drift = {drift[static_cast<size_t>(*layer)]};
   }
   if (tool.common.json) {
+    ReportJsonParts parts;
+    parts.history = options.over_time;
     const nlohmann::ordered_json json = reports.size() == 2
-                                            ? comparison_json(reports[0], reports[1], drift)
-                                            : report_json(reports[0]);
+                                            ? comparison_json(reports[0], reports[1], drift, parts)
+                                            : report_json(reports[0], parts);
     text = json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   } else if (options.csv) {
-    text = layer ? experts_csv(reports) : report_csv(reports);
-  } else if (!layer) {
-    text = reports.size() == 2 ? comparison_text(reports[0], reports[1], drift, color)
-                               : report_text(reports[0], color);
+    text = options.over_time ? history_csv(reports)
+           : layer           ? experts_csv(reports)
+                             : report_csv(reports, drift);
   }
   write_stdout(text);
   return condition && count_failures(*condition, reports, drift) > 0 ? 1 : 0;

@@ -117,10 +117,10 @@ struct RouterTelemetry {
   std::vector<uint64_t> tokens;         // [T, L, E] choices of an expert, before capacity
   std::vector<float> prob_sum;          // [T, L, E] sum of router probabilities
   std::vector<uint64_t> dropped;        // [T, L]
-  std::vector<uint64_t> capacity;       // [T, L] slots an expert had
-  std::vector<float> entropy;           // [T, L] mean over tokens, nats
-  std::vector<float> confidence;        // [T, L] mean gate of the chosen expert
-  std::vector<float> aux, z;            // [T, L] losses before their coefficients
+  std::vector<uint64_t> capacity;  // [T, L] slots an expert had in the step, all groups together
+  std::vector<float> entropy;      // [T, L] mean over tokens, nats
+  std::vector<float> confidence;   // [T, L] mean gate of the chosen expert
+  std::vector<float> aux, z;       // [T, L] losses before their coefficients
   bool operator==(const RouterTelemetry&) const = default;
 };
 

@@ -96,7 +96,7 @@ void add_batch(const StepResult& result, int64_t rows, double& log_likelihood, E
 }  // namespace
 
 Evaluation evaluate_set(const Model& model, const EvalSet& set, const std::string& name,
-                        const Poll& poll) {
+                        const Poll& poll, const ShardForward& forward) {
   Evaluation out;
   out.data = name;
   const Deal deal{set.windows(), evaluation_rows(set.input_length(), set.target_length())};
@@ -111,7 +111,7 @@ Evaluation evaluate_set(const Model& model, const EvalSet& set, const std::strin
     const int64_t own = first + data.rank();
     set.fill(std::min(own * deal.rows, deal.windows), std::max<int64_t>(deal.rows_of(own), 1),
              batch);
-    StepResult result = evaluate_batch(model, token_rows(batch));
+    StepResult result = evaluate_batch(model, token_rows(batch), 1, forward);
     if (data.size() == 1) {
       add_batch(result, batch.rows, log_likelihood, out);
       continue;

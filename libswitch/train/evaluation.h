@@ -7,6 +7,7 @@
 #include "libswitch/data/dataset.h"
 #include "libswitch/io/checkpoint_reader.h"
 #include "libswitch/train/objective.h"
+#include "libswitch/train/step.h"
 
 namespace sw {
 
@@ -23,9 +24,9 @@ std::unique_ptr<EvalSet> open_eval_set(const CheckpointReader& reader, const std
                                        const DatasetOptions& options, int64_t max_tokens = 0);
 
 /// Evaluates every window of `set` once: evaluation capacity, no jitter, no dropout. `name` goes
-/// into the result.
+/// into the result; `forward`, where given, runs the model.
 Evaluation evaluate_set(const Model& model, const EvalSet& set, const std::string& name,
-                        const Poll& poll = {});
+                        const Poll& poll = {}, const ShardForward& forward = {});
 
 /// Tokens over capacity as a share of all tokens of all layers; 0 without sparse layers.
 double dropped_share(const std::vector<RouterStatistics>& layers);

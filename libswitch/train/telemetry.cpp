@@ -64,7 +64,8 @@ void TelemetryLog::add_router_row(int64_t step, const std::vector<RouterStatisti
       router.prob_sum.push_back(real ? static_cast<float>(layer.probability[at]) : 0.0f);
     }
     router.dropped.push_back(static_cast<uint64_t>(layer.dropped_tokens));
-    router.capacity.push_back(static_cast<uint64_t>(layer.capacity));
+    router.capacity.push_back(
+        static_cast<uint64_t>(layer.slots / std::max<int64_t>(1, layer.experts)));
     router.entropy.push_back(static_cast<float>(mean_entropy(layer)));
     router.confidence.push_back(static_cast<float>(layer.confidence()));
     router.aux.push_back(static_cast<float>(layer.aux()));

@@ -13,6 +13,8 @@ StepResult made_up_result(int64_t step, int64_t experts) {
     layer.name = name;
     layer.experts = experts;
     layer.tokens = 10;
+    layer.slots = 3 * experts;
+    layer.capacity = 1;
     layer.chosen.assign(static_cast<size_t>(experts), step);
     layer.kept.assign(static_cast<size_t>(experts), step);
     layer.probability.assign(static_cast<size_t>(experts), 0.5);
@@ -39,6 +41,7 @@ TEST(TelemetryLog, KeepsRecentStepsWholeAndThinsOlderOnes) {
   EXPECT_EQ(t.router.step, t.train.step);
   for (size_t row = 0; row < t.router.step.size(); ++row) {
     ASSERT_EQ(t.router.tokens[row * 8], static_cast<uint64_t>(t.router.step[row]));
+    ASSERT_EQ(t.router.capacity[row * 2], 3u);  // of all groups
     ASSERT_EQ(t.train.loss[row], 1.0 / static_cast<double>(t.router.step[row]));
   }
 }

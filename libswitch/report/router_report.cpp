@@ -1,4 +1,4 @@
-#include "libswitch/train/router_report.h"
+#include "libswitch/report/router_report.h"
 
 #include <fmt/format.h>
 
@@ -8,20 +8,10 @@
 #include <numeric>
 
 #include "libswitch/base/error.h"
-#include "libswitch/train/checkpoint_state.h"
-#include "libswitch/train/evaluation.h"
+#include "libswitch/report/load_figures.h"
 
 namespace sw {
 namespace {
-
-constexpr double kDeadShare = 0.01;
-constexpr double kMuchDropped = 0.05;
-constexpr double kOverload = 2.0;
-constexpr double kLowEntropy = 0.8;
-constexpr double kUndecided = 1.1;
-
-// Where a layer's router lies in the checkpoint.
-std::string router_path(const std::string& layer) { return "/model/" + layer + "/moe/router"; }
 
 bool is_router(const TensorEntry& entry) {
   return entry.path.starts_with("/model/") && entry.path.ends_with("/moe/router");
@@ -65,7 +55,9 @@ RouterStatistics row_statistics(const RouterTelemetry& t, size_t row, size_t lay
   // A token's probabilities sum to one, so their sum counts tokens for any number of choices.
   const bool counts = std::isfinite(probability) && probability >= 0 && probability < 0x1p40;
   s.tokens = counts ? std::llround(probability) : choices + s.dropped_tokens;
-  s.capacity = static_cast<int64_t>(std::min<uint64_t>(t.capacity[cell], uint64_t{1} << 62));
+  // 0 where it is not known, as in files from elsewhere.
+  s.capacity = static_cast<int64_t>(std::min<uint64_t>(t.capacity[cell], uint64_t{1} << 40));
+  s.slots = s.capacity * experts;
   s.gate_sum = static_cast<double>(t.confidence[cell]) * static_cast<double>(choices);
   s.entropy_sum = static_cast<double>(t.entropy[cell]) * static_cast<double>(s.tokens);
   s.add_losses(static_cast<double>(t.aux[cell]), static_cast<double>(t.z[cell]));
@@ -76,22 +68,57 @@ double choices(const RouterStatistics& s) {
   return static_cast<double>(std::accumulate(s.chosen.begin(), s.chosen.end(), int64_t{0}));
 }
 
+// From top-1 telemetry: there every token that is not dropped fills a slot.
+double capacity_use(const RouterStatistics& s) {
+  const double tokens = static_cast<double>(s.tokens);
+  if (s.slots <= 0 || !(choices(s) < 1.001 * tokens)) {
+    return std::numeric_limits<double>::quiet_NaN();
+  }
+  const double use =
+      (choices(s) - static_cast<double>(s.dropped_tokens)) / static_cast<double>(s.slots);
+  return use <= 1 ? use : std::numeric_limits<double>::quiet_NaN();
+}
+
+// Adds one sampled step to the column of the course that it belongs to.
+void add_to_course(const RouterStatistics& s, float weight, float* column) {
+  const double even = choices(s) / static_cast<double>(s.experts);
+  if (!(even > 0)) return;
+  for (size_t e = 0; e < s.chosen.size(); ++e) {
+    column[e] += weight * static_cast<float>(static_cast<double>(s.chosen[e]) / even);
+  }
+}
+
+// Equal parts of `rows`, a part per column: the first row of column c.
+size_t course_row(size_t rows, size_t columns, size_t c) { return c * rows / columns; }
+size_t course_columns(size_t rows) { return std::min(rows, static_cast<size_t>(kCourseColumns)); }
+
 LayerReport layer_report(const RouterTelemetry& t, size_t layer, int64_t experts, size_t samples) {
   LayerReport report;
   const size_t rows = t.step.size();
+  const size_t columns = course_columns(rows);
+  report.course.resize(columns * static_cast<size_t>(experts));
+  size_t column = 0;
   std::vector<size_t> last_alive(static_cast<size_t>(experts), 0);  // row + 1
   for (size_t row = 0; row < rows; ++row) {
     const RouterStatistics s = row_statistics(t, row, layer, experts);
     report.history.max_over_mean.push_back(s.max_over_mean());
     report.history.entropy.push_back(s.load_entropy());
     report.history.dropped_share.push_back(s.dropped_share());
+    report.history.confidence.push_back(s.confidence());
     report.history.dead.push_back(s.dead(kDeadShare));
+    report.history.starving.push_back(load_figures(s).starving);
+    if (row == course_row(rows, columns, column + 1)) ++column;
+    const size_t of_column =
+        course_row(rows, columns, column + 1) - course_row(rows, columns, column);
+    add_to_course(s, 1.0f / static_cast<float>(of_column),
+                  report.course.data() + column * static_cast<size_t>(experts));
     const double bound = kDeadShare * choices(s) / static_cast<double>(experts);
     for (size_t e = 0; e < last_alive.size(); ++e) {
       if (s.chosen[e] > 0 && static_cast<double>(s.chosen[e]) >= bound) last_alive[e] = row + 1;
     }
     if (row + samples >= rows) report.statistics.merge(s);
   }
+  report.capacity_use = capacity_use(report.statistics);
   size_t since = 0;
   bool any = false;
   const double bound = kDeadShare * choices(report.statistics) / static_cast<double>(experts);
@@ -111,6 +138,10 @@ RouterReport report_of(const RouterTelemetry& t, int64_t samples,
   RouterReport report;
   if (t.step.empty()) return report;
   report.history_steps = t.step;
+  for (size_t c = 0; c < course_columns(t.step.size()); ++c) {
+    report.course_steps.push_back(
+        t.step[course_row(t.step.size(), course_columns(t.step.size()), c)]);
+  }
   report.samples = std::min(samples, static_cast<int64_t>(t.step.size()));
   report.first_step = t.step[t.step.size() - static_cast<size_t>(report.samples)];
   report.last_step = t.step.back();
@@ -121,62 +152,9 @@ RouterReport report_of(const RouterTelemetry& t, int64_t samples,
   return report;
 }
 
-std::string faults(const LayerReport& layer) {
-  const RouterStatistics& s = layer.statistics;
-  std::vector<std::string> found;
-  const int64_t dead = s.dead(kDeadShare);
-  if (s.tokens == 0) return s.name + ": no token was routed";
-  if (dead > 0) {
-    found.push_back(
-        fmt::format("{} of {} experts dead{}", dead, s.experts,
-                    layer.dead_since >= 0 ? fmt::format(" since step {}", layer.dead_since) : ""));
-  }
-  if (s.max_over_mean() > kOverload) {
-    found.push_back(fmt::format("expert {} takes {:.1f} times an even share",
-                                experts_by_load(s).front(), s.max_over_mean()));
-  }
-  if (s.load_entropy() < kLowEntropy) {
-    found.push_back(fmt::format("load is concentrated (entropy {:.2f})", s.load_entropy()));
-  }
-  if (s.dropped_share() > kMuchDropped) {
-    found.push_back(fmt::format("drops {:.1f} % of its tokens", 100 * s.dropped_share()));
-  }
-  if (s.experts > 1 && s.confidence() * static_cast<double>(s.experts) < kUndecided) {
-    found.push_back(fmt::format("router does not decide (mean gate {:.3f}, {:.3f} is chance)",
-                                s.confidence(), 1.0 / static_cast<double>(s.experts)));
-  }
-  if (found.empty()) return "";
-  return fmt::format("{}: {}", s.name, fmt::join(found, "; "));
-}
-
-// Mean over experts (columns) of the cosine between two routers [D, E].
-double mean_cosine(const Tensor& a, const Tensor& b) {
-  const double unknown = std::numeric_limits<double>::quiet_NaN();
-  if (a.dtype() != DType::f32 || b.dtype() != DType::f32 || !(a.shape() == b.shape()) ||
-      a.shape().rank() != 2) {
-    return unknown;
-  }
-  const int64_t width = a.shape()[0], experts = a.shape()[1];
-  std::vector<double> ab(static_cast<size_t>(experts)), aa(ab), bb(ab);
-  for (int64_t d = 0; d < width; ++d) {
-    const float* x = a.data<float>() + d * experts;
-    const float* y = b.data<float>() + d * experts;
-    for (int64_t e = 0; e < experts; ++e) {
-      const auto at = static_cast<size_t>(e);
-      ab[at] += static_cast<double>(x[e]) * static_cast<double>(y[e]);
-      aa[at] += static_cast<double>(x[e]) * static_cast<double>(x[e]);
-      bb[at] += static_cast<double>(y[e]) * static_cast<double>(y[e]);
-    }
-  }
-  double sum = 0;
-  for (size_t e = 0; e < ab.size(); ++e) {
-    const double norm = std::sqrt(aa[e] * bb[e]);
-    sum += norm > 0 ? ab[e] / norm : 0;
-  }
-  return experts > 0 ? sum / static_cast<double>(experts) : unknown;
-}
-
 }  // namespace
+
+std::string router_path(const std::string& layer) { return "/model/" + layer + "/moe/router"; }
 
 int64_t sparse_layers(const CheckpointReader& reader) {
   const auto& entries = reader.entries();
@@ -221,52 +199,12 @@ RouterReport router_report(const CheckpointReader& reader, const std::string& na
   }
   RouterReport figures = report_of(telemetry, samples, experts);
   out.history_steps = std::move(figures.history_steps);
+  out.course_steps = std::move(figures.course_steps);
   out.first_step = figures.first_step;
   out.last_step = figures.last_step;
   out.samples = figures.samples;
   out.layers = std::move(figures.layers);
   return out;
-}
-
-RouterReport evaluate_routers(const CheckpointReader& reader, const std::string& name,
-                              const std::vector<std::string>& files, int64_t max_tokens) {
-  RouterReport report = describe_checkpoint(reader, name);
-  report.data = files;
-  const DatasetOptions options = trained_dataset_options(reader);
-  std::vector<std::unique_ptr<EvalSet>> sets;
-  for (const std::string& file : files) {
-    sets.push_back(open_eval_set(reader, file, options, max_tokens));
-  }
-  if (sparse_layers(reader) == 0) return report;
-  const std::unique_ptr<Model> model = load_model(reader);
-  for (size_t i = 0; i < sets.size(); ++i) {
-    const Evaluation evaluation = evaluate_set(*model, *sets[i], files[i]);
-    report.layers.resize(evaluation.layers.size());
-    for (size_t l = 0; l < report.layers.size(); ++l) {
-      report.layers[l].statistics.merge(evaluation.layers[l]);
-    }
-  }
-  return report;
-}
-
-std::vector<Verdict> verdicts(const RouterReport& report) {
-  if (report.layers.empty()) return {{"a dense model: it has no sparse layers", true}};
-  std::vector<Verdict> lines;
-  double max_over_mean = 0, dropped = 0;
-  for (const LayerReport& layer : report.layers) {
-    max_over_mean = std::max(max_over_mean, layer.statistics.max_over_mean());
-    dropped = std::max(dropped, layer.statistics.dropped_share());
-    const std::string found = faults(layer);
-    if (!found.empty()) lines.push_back({found, false});
-  }
-  if (!lines.empty()) return lines;
-  const auto count = report.layers.size();
-  return {{fmt::format(
-               "{} in balance: max/mean at most {:.2f}, no dead expert, at most {:.1f} % of "
-               "tokens dropped",
-               count == 1 ? "the sparse layer is" : fmt::format("all {} sparse layers are", count),
-               max_over_mean, 100 * dropped),
-           true}};
 }
 
 std::vector<int64_t> experts_by_load(const RouterStatistics& statistics) {
@@ -276,37 +214,6 @@ std::vector<int64_t> experts_by_load(const RouterStatistics& statistics) {
     return statistics.chosen[static_cast<size_t>(a)] > statistics.chosen[static_cast<size_t>(b)];
   });
   return order;
-}
-
-std::vector<LayerDrift> router_drift(const RouterReport& before, const RouterReport& after) {
-  SW_CHECK(before.layers.size() == after.layers.size(), corrupt,
-           "cannot compare {} with {}: {} sparse layers and {}", before.checkpoint,
-           after.checkpoint, before.layers.size(), after.layers.size());
-  std::vector<LayerDrift> drift;
-  for (size_t i = 0; i < before.layers.size(); ++i) {
-    const RouterStatistics& a = before.layers[i].statistics;
-    const RouterStatistics& b = after.layers[i].statistics;
-    SW_CHECK(a.name == b.name && a.experts == b.experts, corrupt,
-             "cannot compare {} with {}: sparse layer {} is {} with {} experts, and {} with {}",
-             before.checkpoint, after.checkpoint, i, a.name, a.experts, b.name, b.experts);
-    double moved = 0;
-    const double of_a = std::max(1.0, choices(a)), of_b = std::max(1.0, choices(b));
-    for (size_t e = 0; e < a.chosen.size(); ++e) {
-      moved += std::abs(static_cast<double>(a.chosen[e]) / of_a -
-                        static_cast<double>(b.chosen[e]) / of_b);
-    }
-    drift.push_back({a.name, moved / 2, std::numeric_limits<double>::quiet_NaN()});
-  }
-  return drift;
-}
-
-void add_router_cosines(const CheckpointReader& before, const CheckpointReader& after,
-                        std::vector<LayerDrift>& drift) {
-  for (LayerDrift& layer : drift) {
-    const std::string path = router_path(layer.name);
-    if (!before.contains(path) || !after.contains(path)) continue;
-    layer.router_cosine = mean_cosine(before.read(path), after.read(path));
-  }
 }
 
 }  // namespace sw

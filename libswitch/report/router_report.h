@@ -2,36 +2,46 @@
 //
 //   const CheckpointReader reader = open_checkpoint("runs/a");
 //   const RouterReport report = router_report(reader, "runs/a");
-//   fmt::print("{}", report_text(report));          // train/router_report_text.h
+//   fmt::print("{}", report_text(report));          // report/report_text.h
 //
 // The figures come from the telemetry that the checkpoint carries, so that the weights are not
 // read, or from running the model over data.
 #pragma once
 
 #include <cstdint>
+#include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "libswitch/io/checkpoint_reader.h"
 #include "libswitch/moe/statistics.h"
+#include "libswitch/report/text_routing.h"
 
 namespace sw {
 
 /// Telemetry rows that a report sums by default.
 inline constexpr int64_t kReportSamples = 50;
+/// Columns that the course of single experts is drawn in at most.
+inline constexpr int64_t kCourseColumns = 96;
 
-/// One layer's figures at every sampled step of a run.
+/// One layer's figures at every sampled step of a run, [T] each.
 struct RouterHistory {
-  std::vector<double> max_over_mean, entropy, dropped_share;
-  std::vector<int64_t> dead;
+  std::vector<double> max_over_mean, entropy, dropped_share, confidence;
+  std::vector<int64_t> dead, starving;
 };
 
 struct LayerReport {
   RouterStatistics statistics;  // summed over the sampled steps that the report covers
-  RouterHistory history;        // [T]; empty when the figures do not come from telemetry
+  /// Share of the slots that were filled; NaN when it is not known (telemetry of top-2 routing).
+  double capacity_use = std::numeric_limits<double>::quiet_NaN();
+  RouterHistory history;  // empty when the figures do not come from telemetry
+  /// Every expert's load over the mean, [columns, E], of equal parts of the history.
+  std::vector<float> course;
   /// First sampled step from which on all experts that are dead now were dead; -1 when none is
   /// dead or the figures do not come from telemetry.
   int64_t dead_since = -1;
+  std::shared_ptr<const LayerTokens> tokens;  // null when the figures do not come from data
 };
 
 struct RouterReport {
@@ -39,10 +49,12 @@ struct RouterReport {
   int64_t step = 0;
   std::string digest;
   std::vector<int64_t> history_steps;     // [T]
+  std::vector<int64_t> course_steps;      // [columns]: the first step of each
   int64_t first_step = 0, last_step = 0;  // of the samples that are summed
   int64_t samples = 0;                    // how many; 0: from data
-  std::vector<std::string> data;          // files that were run through the model, if any
-  std::vector<LayerReport> layers;        // sparse layers, encoder first
+  std::vector<DataDomain> data;           // what was run through the model, if anything
+  std::shared_ptr<const TextRouting> text;
+  std::vector<LayerReport> layers;  // sparse layers, encoder first
 };
 
 /// From telemetry: layers summed over the last `samples` sampled steps (all, when there are fewer).
@@ -51,20 +63,31 @@ struct RouterReport {
 RouterReport router_report(const CheckpointReader& reader, const std::string& name,
                            int64_t samples = kReportSamples);
 
-/// The same from telemetry as such; `sparse_layers` and `experts_of` describe the model.
+/// The same from telemetry as such; every layer has all its experts.
 RouterReport router_report(const RouterTelemetry& telemetry, int64_t samples);
 
+struct RouterEvaluation {
+  std::vector<DataDomain> data;
+  int64_t max_tokens = 0;   // of each file; 0: all
+  bool keep_paths = false;  // LayerTokens::path, to compare two checkpoints
+  /// Whose lengths and corruption are used; null: those of the checkpoint itself.
+  const CheckpointReader* as_trained = nullptr;
+};
+
 /// From running the model over token shards, with evaluation capacity and neither jitter nor
-/// dropout; all files are looked at before the first is run. `max_tokens` > 0 bounds each file.
-/// Throws as load_model and open_eval_set.
+/// dropout; all files are looked at before the first is run. Throws as load_model and
+/// open_eval_set.
 RouterReport evaluate_routers(const CheckpointReader& reader, const std::string& name,
-                              const std::vector<std::string>& files, int64_t max_tokens = 0);
+                              const RouterEvaluation& how);
 
 /// Name, step and digest; no layers.
 RouterReport describe_checkpoint(const CheckpointReader& reader, const std::string& name);
 
 /// Sparse layers of the model in the file.
 int64_t sparse_layers(const CheckpointReader& reader);
+
+/// Where a layer's router lies in a checkpoint.
+std::string router_path(const std::string& layer);
 
 struct Verdict {
   std::string text;
@@ -80,20 +103,5 @@ std::vector<Verdict> verdicts(const RouterReport& report);
 
 /// Expert indices by falling load; equal loads by rising index.
 std::vector<int64_t> experts_by_load(const RouterStatistics& statistics);
-
-/// How one layer's routing changed between two checkpoints of one model.
-struct LayerDrift {
-  std::string name;
-  /// Share of the load that lies on other experts: half the sum of absolute differences, in [0, 1].
-  double load = 0;
-  /// Mean cosine between the old and the new router column of an expert; NaN when it is not known.
-  double router_cosine = 0;
-};
-
-/// Layer by layer. Throws corrupt when the layers' names or numbers of experts differ.
-std::vector<LayerDrift> router_drift(const RouterReport& before, const RouterReport& after);
-/// Reads the routers' weights and fills in the cosines.
-void add_router_cosines(const CheckpointReader& before, const CheckpointReader& after,
-                        std::vector<LayerDrift>& drift);
 
 }  // namespace sw

@@ -1,4 +1,4 @@
-#include "libswitch/train/router_report_condition.h"
+#include "libswitch/report/router_condition.h"
 
 #include <fmt/format.h>
 
@@ -9,33 +9,72 @@
 #include <utility>
 
 #include "libswitch/base/error.h"
+#include "libswitch/report/load_figures.h"
 
 namespace sw {
 namespace {
 
-enum class Figure { drop, dead, max, entropy, confidence, aux, z, tokens, experts, drift };
 enum class Comparison { above, at_least, below, at_most, equal, different };
 enum class Kind { all, any, comparison };
 
-constexpr std::pair<std::string_view, Figure> kNames[] = {
-    {"drop", Figure::drop},
-    {"dropped", Figure::drop},
-    {"dropped_share", Figure::drop},
-    {"dead", Figure::dead},
-    {"max", Figure::max},
-    {"max/mean", Figure::max},
-    {"max_over_mean", Figure::max},
-    {"entropy", Figure::entropy},
-    {"confidence", Figure::confidence},
-    {"conf", Figure::confidence},
-    {"aux", Figure::aux},
-    {"aux_loss", Figure::aux},
-    {"z", Figure::z},
-    {"z_loss", Figure::z},
-    {"tokens", Figure::tokens},
-    {"experts", Figure::experts},
-    {"drift", Figure::drift},
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+
+using Layer = const LayerReport&;
+using Drift = const LayerDrift*;
+
+// What one can ask for, and where it is found.
+struct Figure {
+  std::string_view name;
+  double (*value)(Layer, Drift);
+  enum Needs { nothing, two_checkpoints, data } needs = nothing;
+  bool of_experts = false;  // a count that a percentage makes a share of all experts
 };
+
+constexpr Figure kFigures[] = {
+    {"drop", [](Layer l, Drift) { return l.statistics.dropped_share(); }},
+    {"dead", [](Layer l, Drift) { return static_cast<double>(l.statistics.dead()); },
+     Figure::nothing, true},
+    {"starving",
+     [](Layer l, Drift) { return static_cast<double>(load_figures(l.statistics).starving); },
+     Figure::nothing, true},
+    {"max", [](Layer l, Drift) { return l.statistics.max_over_mean(); }},
+    {"min", [](Layer l, Drift) { return load_figures(l.statistics).min_over_mean; }},
+    {"cv", [](Layer l, Drift) { return load_figures(l.statistics).cv; }},
+    {"gini", [](Layer l, Drift) { return load_figures(l.statistics).gini; }},
+    {"entropy", [](Layer l, Drift) { return l.statistics.load_entropy(); }},
+    {"confidence", [](Layer l, Drift) { return l.statistics.confidence(); }},
+    {"capacity", [](Layer l, Drift) { return l.capacity_use; }},
+    {"aux", [](Layer l, Drift) { return l.statistics.aux(); }},
+    {"z", [](Layer l, Drift) { return l.statistics.z(); }},
+    {"tokens", [](Layer l, Drift) { return static_cast<double>(l.statistics.tokens); }},
+    {"experts", [](Layer l, Drift) { return static_cast<double>(l.statistics.experts); }},
+    {"drift", [](Layer, Drift d) { return d != nullptr ? d->load : kUnknown; },
+     Figure::two_checkpoints},
+    {"cosine", [](Layer, Drift d) { return d != nullptr ? d->router_cosine : kUnknown; },
+     Figure::two_checkpoints},
+    {"saturation", [](Layer, Drift d) { return d != nullptr ? d->same_expert : kUnknown; },
+     Figure::two_checkpoints},
+    {"same", [](Layer l, Drift) { return l.tokens ? l.tokens->same_share() : kUnknown; },
+     Figure::data},
+};
+
+constexpr std::pair<std::string_view, std::string_view> kOtherNames[] = {
+    {"dropped", "drop"},      {"dropped_share", "drop"},    {"max/mean", "max"},
+    {"max_over_mean", "max"}, {"min/mean", "min"},          {"min_over_mean", "min"},
+    {"conf", "confidence"},   {"aux_loss", "aux"},          {"z_loss", "z"},
+    {"full", "capacity"},     {"capacity_use", "capacity"}, {"starv", "starving"},
+    {"load_drift", "drift"},  {"router_cosine", "cosine"},  {"same_expert", "saturation"},
+};
+
+const Figure* find_figure(std::string_view name) {
+  for (const auto& [other, known] : kOtherNames) {
+    if (name == other) name = known;
+  }
+  for (const Figure& figure : kFigures) {
+    if (name == figure.name) return &figure;
+  }
+  return nullptr;
+}
 
 // The longer of two operators that begin alike comes first.
 constexpr std::pair<std::string_view, Comparison> kComparisons[] = {
@@ -43,26 +82,6 @@ constexpr std::pair<std::string_view, Comparison> kComparisons[] = {
     {"!=", Comparison::different}, {">", Comparison::above},    {"<", Comparison::below},
     {"=", Comparison::equal},
 };
-
-double figure_of(Figure figure, bool percent, const RouterStatistics& s, const LayerDrift* drift) {
-  switch (figure) {
-    case Figure::drop: return s.dropped_share();
-    case Figure::dead: {
-      const auto dead = static_cast<double>(s.dead());
-      return percent && s.experts > 0 ? dead / static_cast<double>(s.experts) : dead;
-    }
-    case Figure::max: return s.max_over_mean();
-    case Figure::entropy: return s.load_entropy();
-    case Figure::confidence: return s.confidence();
-    case Figure::aux: return s.aux();
-    case Figure::z: return s.z();
-    case Figure::tokens: return static_cast<double>(s.tokens);
-    case Figure::experts: return static_cast<double>(s.experts);
-    case Figure::drift:
-      return drift != nullptr ? drift->load : std::numeric_limits<double>::quiet_NaN();
-  }
-  return std::numeric_limits<double>::quiet_NaN();
-}
 
 bool compare(double value, Comparison comparison, double bound) {
   switch (comparison) {
@@ -86,26 +105,36 @@ bool is_word(char c) {
 struct RouterCondition::Node {
   Kind kind = Kind::comparison;
   std::vector<std::unique_ptr<Node>> parts;  // of all and any
-  Figure figure = Figure::drop;
+  const Figure* figure = nullptr;
   Comparison comparison = Comparison::above;
   double bound = 0;
   bool percent = false;
 
-  bool holds(const RouterStatistics& layer, const LayerDrift* drift) const {
+  bool holds(Layer layer, Drift drift) const {
     if (kind == Kind::comparison) {
-      return compare(figure_of(figure, percent, layer, drift), comparison, bound);
+      double value = figure->value(layer, drift);
+      if (percent && figure->of_experts && layer.statistics.experts > 0) {
+        value /= static_cast<double>(layer.statistics.experts);
+      }
+      return compare(value, comparison, bound);
     }
     for (const auto& part : parts) {
       if (part->holds(layer, drift) != (kind == Kind::all)) return kind == Kind::any;
     }
     return kind == Kind::all;
   }
-  bool uses(Figure wanted) const {
-    if (kind == Kind::comparison) return figure == wanted;
-    for (const auto& part : parts) {
-      if (part->uses(wanted)) return true;
+  // A figure that cannot be had, or null.
+  const Figure* lacks(bool two_checkpoints, bool data) const {
+    if (kind == Kind::comparison) {
+      const bool had = figure->needs == Figure::nothing ||
+                       (figure->needs == Figure::two_checkpoints && two_checkpoints) ||
+                       (figure->needs == Figure::data && data);
+      return had && !(figure->name == "saturation" && !data) ? nullptr : figure;
     }
-    return false;
+    for (const auto& part : parts) {
+      if (const Figure* found = part->lacks(two_checkpoints, data)) return found;
+    }
+    return nullptr;
   }
 };
 
@@ -151,20 +180,21 @@ class RouterConditionParser {
     node->bound = number(node->percent);
     return node;
   }
-  Figure figure() {
+  const Figure* figure() {
     skip_spaces();
     const std::string name = word();
-    for (const auto& [known, value] : kNames) {
-      if (name == known) {
-        at_ += name.size();
-        return value;
-      }
+    if (const Figure* found = find_figure(name)) {
+      at_ += name.size();
+      return found;
     }
     if (name.empty()) refuse("a figure such as drop, dead or max");
-    std::vector<std::string> names;
-    for (const auto& [known, value] : kNames) names.emplace_back(known);
-    const std::string hint = nearest_hint(name, names);
-    refuse("one of drop, dead, max, entropy, confidence, aux, z, tokens, experts, drift", hint);
+    std::vector<std::string> names, known;
+    for (const Figure& figure : kFigures) {
+      names.emplace_back(figure.name);
+      known.emplace_back(figure.name);
+    }
+    for (const auto& [other, one] : kOtherNames) names.emplace_back(other);
+    refuse(fmt::format("one of {}", fmt::join(known, ", ")), nearest_hint(name, names));
   }
   Comparison comparison() {
     for (const auto& [sign, value] : kComparisons) {
@@ -219,9 +249,16 @@ RouterCondition::~RouterCondition() = default;
 RouterCondition::RouterCondition(RouterCondition&&) noexcept = default;
 RouterCondition& RouterCondition::operator=(RouterCondition&&) noexcept = default;
 
-bool RouterCondition::uses_drift() const { return root_->uses(Figure::drift); }
+void RouterCondition::check_known(bool two_checkpoints, bool data) const {
+  const auto* figure = root_->lacks(two_checkpoints, data);
+  if (figure == nullptr) return;
+  fail(ErrorKind::usage, "condition '{}': {} needs {}", text_, figure->name,
+       figure->name == "saturation"    ? "two checkpoints and --data"
+       : figure->needs == Figure::data ? "--data"
+                                       : "two checkpoints");
+}
 
-bool RouterCondition::holds(const RouterStatistics& layer, const LayerDrift* drift) const {
+bool RouterCondition::holds(const LayerReport& layer, const LayerDrift* drift) const {
   return root_->holds(layer, drift);
 }
 

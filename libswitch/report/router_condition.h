@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "libswitch/train/router_report.h"
+#include "libswitch/report/router_drift.h"
 
 namespace sw {
 
@@ -12,13 +12,19 @@ namespace sw {
 /// parentheses. OP is > >= < <= == or !=. NAME is one of
 ///
 ///   drop (dropped, dropped_share)      share of tokens dropped, 0..1
-///   dead                               dead experts; with %, their share of all experts
-///   max (max/mean, max_over_mean)      largest load over the mean
-///   entropy                            normalised entropy of the load, 1 is even
+///   dead, starving                     experts; with %, their share of all experts
+///   max (max/mean, max_over_mean)      largest load over the mean; min: the smallest
+///   cv, gini                           of the load, 0 is even
+///   entropy                            of the load, normalised, 1 is even
 ///   confidence (conf)                  mean gate
+///   capacity (full, capacity_use)      share of the slots that were filled
 ///   aux (aux_loss), z (z_loss)         losses
 ///   tokens, experts                    counts
-///   drift                              share of the load that moved, between two checkpoints
+///   same                               share of tokens on the expert of the token before; with
+///   data drift, cosine                      share of the load that moved, likeness of the routers;
+///   of
+///                                      two checkpoints
+///   saturation (same_expert)           share of tokens on the same expert; of two, with data
 class RouterCondition {
  public:
   /// Throws usage, naming the place in `text`.
@@ -28,10 +34,10 @@ class RouterCondition {
   RouterCondition& operator=(RouterCondition&&) noexcept;
 
   const std::string& text() const { return text_; }
-  /// Whether it asks for drift, which needs two checkpoints.
-  bool uses_drift() const;
+  /// Throws usage when it asks for a figure of two checkpoints or of data where there is none.
+  void check_known(bool two_checkpoints, bool data) const;
   /// Whether it holds for this layer; a figure that is not a number fulfils no comparison but !=.
-  bool holds(const RouterStatistics& layer, const LayerDrift* drift = nullptr) const;
+  bool holds(const LayerReport& layer, const LayerDrift* drift = nullptr) const;
 
  private:
   struct Node;

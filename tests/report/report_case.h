@@ -1,0 +1,75 @@
+// What the tests of router reports share.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "libswitch/base/error.h"
+#include "libswitch/base/options_help.h"
+#include "libswitch/report/drawing.h"
+#include "libswitch/report/router_report.h"
+
+namespace sw::test {
+
+template <class Fn>
+Error error_of(const Fn& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    return error;
+  }
+  ADD_FAILURE() << "expected an error";
+  return Error(ErrorKind::internal, "none");
+}
+
+class Folder {
+ public:
+  Folder() {
+    std::string name = (std::filesystem::temp_directory_path() / "switch-report-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
+    path_ = name;
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  std::filesystem::path operator/(const char* name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline RouterReport report_of(const RouterTelemetry& telemetry, const char* name,
+                              int64_t samples = kReportSamples) {
+  RouterReport report = router_report(telemetry, samples);
+  report.checkpoint = name;
+  report.digest = std::string(32, 'a');
+  return report;
+}
+
+inline std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::string line;
+  for (const char c : text) {
+    if (c == '\n') {
+      lines.push_back(line);
+      line.clear();
+    } else {
+      line += c;
+    }
+  }
+  return lines;
+}
+
+inline void expect_fits(const std::string& text) {
+  for (const std::string& line : lines_of(text)) {
+    EXPECT_LE(display_width(line), kReportColumns) << line;
+  }
+}
+
+}  // namespace sw::test
