@@ -1,4 +1,5 @@
-// Matrix products. On a CPU every one of them runs in oneDNN.
+// Matrix products. On a CPU they run in oneDNN, or in AVX-512 kernels of our own where those are
+// faster (cpu/matmul_blocks.h).
 #pragma once
 
 #include "libswitch/kernels/kernel.h"

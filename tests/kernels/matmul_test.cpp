@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "libswitch/kernels/cpu/matmul_blocks.h"
+#include "libswitch/kernels/cpu/matmul_panels.h"
 #include "libswitch/kernels/cpu/matmul_peak.h"
 #include "tests/support/kernel_case.h"
 
@@ -69,6 +70,8 @@ std::vector<Case> cases() {
   all.push_back({700, 300, 17, true, false});
   all.push_back({257, 513, 129, false, true});
   all.push_back({96, 1100, 1000, true, false});
+  all.push_back({50, 40, 2500, false, false});  // several chunks of k
+  all.push_back({13, 70, 3001, true, true});
   return all;
 }
 
@@ -174,21 +177,25 @@ TEST(Matmul, BitsOfARowDoNotDependOnOtherRows) {
   }
 }
 
-TEST(Matmul, BothMultipliersAgree) {
+TEST(Matmul, AllMultipliersAgree) {
+  std::vector<cpu::BlockMultiplier> others = {cpu::BlockMultiplier::primitive};
+  if (cpu::has_panels<float>()) others.push_back(cpu::BlockMultiplier::panels);
   for (const Case& s : cases()) {
     const Tensor a = random_tensor(s.ta ? Shape{s.k, s.m} : Shape{s.m, s.k}, DType::f32, 1);
     const Tensor b = random_tensor(s.tb ? Shape{s.n, s.k} : Shape{s.k, s.n}, DType::f32, 2);
     const Tensor before = random_tensor({s.m, s.n}, DType::f32, 3);
     for (const Accum accum : {Accum::write, Accum::add}) {
-      Tensor results[2];
-      for (const auto multiplier : {cpu::BlockMultiplier::sgemm, cpu::BlockMultiplier::primitive}) {
+      const auto product = [&](cpu::BlockMultiplier multiplier) {
         Tensor c = before.clone();
         cpu::multiply(
             {{s.m, s.n, s.k, a.raw(), a.size(1), s.ta, b.raw(), b.size(1), s.tb, c.raw(), s.n}},
             DType::f32, DType::f32, accum, multiplier);
-        results[static_cast<int>(multiplier)] = c;
+        return c;
+      };
+      const Tensor expected = product(cpu::BlockMultiplier::sgemm);
+      for (const auto multiplier : others) {
+        expect_close(product(multiplier), expected, sum_tolerance(DType::f32, s.k), s.str());
       }
-      expect_close(results[1], results[0], sum_tolerance(DType::f32, s.k), s.str());
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "libswitch/base/parallel.h"
+#include "libswitch/kernels/cpu/matmul_panels.h"
 #include "libswitch/kernels/cpu/matmul_tile.h"
 
 namespace sw::kernels::cpu {
@@ -39,6 +40,8 @@ template <class T, class C>
 void compute(const Product& product, const Tile& tile, Accum accum, BlockMultiplier multiplier) {
   if constexpr (std::is_same_v<T, double>) {
     tile_by_loops(product, tile, accum);
+  } else if (multiplier == BlockMultiplier::panels) {
+    tile_by_panels<T, C>(product, tile, accum);
   } else if (multiplier == BlockMultiplier::sgemm) {
     tile_by_sgemm<T, C>(product, tile, accum);
   } else {
@@ -48,7 +51,10 @@ void compute(const Product& product, const Tile& tile, Accum accum, BlockMultipl
 
 }  // namespace
 
-BlockMultiplier preferred_multiplier() {
+BlockMultiplier preferred_multiplier(DType operand) {
+  if (operand == DType::bf16 ? has_panels<bf16>() : has_panels<float>()) {
+    return BlockMultiplier::panels;
+  }
   static const BlockMultiplier preferred =
       has(dnnl::cpu_isa::avx512_core) ? BlockMultiplier::primitive : BlockMultiplier::sgemm;
   return preferred;

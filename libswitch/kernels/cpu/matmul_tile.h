@@ -13,6 +13,10 @@ void tile_by_loops(const Product& product, const Tile& tile, Accum accum);
 template <class T, class C>
 void tile_by_sgemm(const Product& product, const Tile& tile, Accum accum);
 
+/// Panels in AVX-512 vectors; has_panels<T>() must hold (matmul_panels.h).
+template <class T, class C>
+void tile_by_panels(const Product& product, const Tile& tile, Accum accum);
+
 /// oneDNN's matmul primitive.
 template <class T, class C>
 void tile_by_primitive(const Product& product, const Tile& tile, Accum accum);
