@@ -8,8 +8,10 @@
 
 #include "libswitch/base/parallel.h"
 #include "libswitch/kernels/cpu/attention_head.h"
+#include "libswitch/kernels/cpu/attention_panels.h"
 #include "libswitch/kernels/cpu/gemm.h"
 #include "libswitch/kernels/cpu/matmul_pack.h"
+#include "libswitch/kernels/cpu/matmul_panels.h"
 #include "libswitch/kernels/cpu/vector_math.h"
 
 namespace sw::kernels::cpu {
@@ -223,17 +225,23 @@ void forward(Tensor& out, Tensor& log_sum_exp, const Tensor& q, const Tensor& k,
   const int64_t parts =
       std::clamp<int64_t>((4 * num_threads() + heads - 1) / std::max<int64_t>(heads, 1), 1, blocks);
   parallel_for(heads * parts, 1, [&](int64_t task, int64_t) {
-    static thread_local typename HeadForward<T>::Buffers buffers;
     const int64_t row = task / parts / p.heads, index = task / parts % p.heads;
     const AttentionHead<T> head =
         attention_head<T>(row, index, q, k, v, bias, query_segments, key_segments, p);
     T* y = out.data<T>() + row * p.query_length * head.stride + index * p.head_dim;
     Acc<T>* lse = log_sum_exp.data<Acc<T>>() + task / parts * p.query_length;
-    HeadForward<T> pass(head, buffers);
     const int64_t part = task % parts;
-    for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b) {
-      pass.block(b * block, std::min(p.query_length, (b + 1) * block), y, lse);
+    const auto run = [&]<class Pass>(std::type_identity<Pass>) {
+      static thread_local typename Pass::Buffers buffers;
+      Pass pass(head, buffers);
+      for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b) {
+        pass.block(b * block, std::min(p.query_length, (b + 1) * block), y, lse);
+      }
+    };
+    if constexpr (!std::is_same_v<T, double>) {
+      if (has_panels<T>()) return run(std::type_identity<PanelForward<T>>{});
     }
+    run(std::type_identity<HeadForward<T>>{});
   });
 }
 

@@ -6,21 +6,14 @@
 
 #include "libswitch/base/parallel.h"
 #include "libswitch/kernels/cpu/attention_head.h"
+#include "libswitch/kernels/cpu/attention_panels.h"
 #include "libswitch/kernels/cpu/gemm.h"
 #include "libswitch/kernels/cpu/matmul_pack.h"
+#include "libswitch/kernels/cpu/matmul_panels.h"
 #include "libswitch/kernels/cpu/vector_math.h"
 
 namespace sw::kernels::cpu {
 namespace {
-
-// Queries at a time: their weights and the gradients of those fit the second-level cache.
-template <class T>
-int64_t backward_block(const AttentionHead<T>& head) {
-  constexpr int64_t kElements = 33 * 1024;
-  constexpr int64_t kFewest = 24;
-  const int64_t most = std::max(kFewest, kElements / head.keys / 12 * 12);
-  return std::min(most, query_block(head.queries, head.causal));
-}
 
 // Gradients of one (row, head): the only writer of its columns of d_q, d_k and d_v and of its
 // partial d_bias.
@@ -222,23 +215,29 @@ void backward(Tensor& d_q, Accum accum_q, Tensor& d_k, Accum accum_k, Tensor& d_
     partial = Tensor::empty({p.batch * p.heads, diagonals}, dtype_of<A>());
   }
   parallel_for(p.batch * p.heads, 1, [&](int64_t task, int64_t) {
-    static thread_local typename HeadBackward<T>::Buffers buffers;
     const int64_t row = task / p.heads, index = task % p.heads;
     const AttentionHead<T> head =
         attention_head<T>(row, index, q, k, v, bias, query_segments, key_segments, p);
     const int64_t at_query = row * p.query_length * head.stride + index * p.head_dim;
     const int64_t at_key = row * p.key_length * head.stride + index * p.head_dim;
-    const typename HeadBackward<T>::Gradients gradients{
-        d_q.data<T>() + at_query,
-        d_k.data<T>() + at_key,
-        d_v.data<T>() + at_key,
-        accum_q,
-        accum_k,
-        accum_v,
-        partial.defined() ? partial.data<A>() + task * diagonals : nullptr};
-    HeadBackward<T>(head, d_out.data<T>() + at_query, log_sum_exp.data<A>() + task * p.query_length,
-                    gradients, buffers)
-        .run();
+    const auto run = [&]<class Pass>(std::type_identity<Pass>) {
+      static thread_local typename Pass::Buffers buffers;
+      const typename Pass::Gradients gradients{
+          d_q.data<T>() + at_query,
+          d_k.data<T>() + at_key,
+          d_v.data<T>() + at_key,
+          accum_q,
+          accum_k,
+          accum_v,
+          partial.defined() ? partial.data<A>() + task * diagonals : nullptr};
+      Pass(head, d_out.data<T>() + at_query, log_sum_exp.data<A>() + task * p.query_length,
+           gradients, buffers)
+          .run();
+    };
+    if constexpr (!std::is_same_v<T, double>) {
+      if (has_panels<T>()) return run(std::type_identity<PanelBackward<T>>{});
+    }
+    run(std::type_identity<HeadBackward<T>>{});
   });
   if (!d_bias.defined()) return;
   parallel_for(p.heads, 1, [&](int64_t h, int64_t) {

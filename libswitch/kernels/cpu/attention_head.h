@@ -113,6 +113,16 @@ inline int64_t query_block(int64_t queries, bool causal) {
 }
 inline constexpr int64_t kKeyBlock = 256;
 
+/// Queries at a time in the backward pass: their weights and the gradients of those fit the
+/// second-level cache.
+template <class T>
+int64_t backward_block(const AttentionHead<T>& head) {
+  constexpr int64_t kElements = 33 * 1024;
+  constexpr int64_t kFewest = 24;
+  const int64_t most = std::max(kFewest, kElements / head.keys / 12 * 12);
+  return std::min(most, query_block(head.queries, head.causal));
+}
+
 /// Stride of a scratch matrix of `columns` columns: no multiple of 4 KiB, which would map its rows
 /// to few sets of the cache.
 inline int64_t scratch_stride(int64_t columns) { return (columns + 15) / 16 * 16 + 16; }

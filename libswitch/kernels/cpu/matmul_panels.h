@@ -62,4 +62,19 @@ template <class T>
 void multiply_panels(int64_t m, int64_t n, int64_t k, const T* a, int64_t stride, bool transposed,
                      const uint32_t* panels, int64_t panel_stride, const PanelSums& to);
 
+/// The same for any k: sum [m, n] = or (`go_on`) += op(a)·op(b). `panels` hold all of k.
+template <class T>
+void multiply_panels(int64_t m, int64_t n, int64_t k, const T* a, int64_t stride, bool transposed,
+                     const uint32_t* panels, int64_t panel_stride, float* sum, int64_t sum_stride,
+                     bool go_on) {
+  for (int64_t p = 0; p < k; p += kChunkDepth<T>) {
+    PanelSums to;
+    to.sum = sum, to.stride = sum_stride;
+    if (go_on || p > 0) to.start = sum, to.start_stride = sum_stride;
+    multiply_panels(m, n, k - p < kChunkDepth<T> ? k - p : kChunkDepth<T>,
+                    a + (transposed ? p * stride : p), stride, transposed,
+                    panels + words_of<T>(p) * kPanelColumns, panel_stride, to);
+  }
+}
+
 }  // namespace sw::kernels::cpu
