@@ -160,6 +160,12 @@ void declare_run_options(OptionRegistry& r, RunOptions& o) {
       .unit("steps")
       .default_text("ten seconds")
       .help("between lines of the log; metrics.jsonl has every step");
+  r.add("tensorboard", &o.tensorboard)
+      .help("write events for TensorBoard into the run folder")
+      .details(
+          "Every figure of metrics.jsonl, and every 50 steps histograms of the experts' loads, in "
+          "tensorboard/. A start that resumes adds a file of its own. Training never waits "
+          "for it.");
   r.add("max-time", &o.max_time)
       .default_text("no limit")
       .help("stop in time with a checkpoint and exit code 75");
@@ -250,6 +256,7 @@ TrainerConfig trainer_config(const LearningOptions& learning, const RunOptions& 
   config.save_every = run.save_every;
   config.keep_last = run.keep_last;
   config.async_checkpoint = run.async_checkpoint;
+  config.tensorboard = run.tensorboard;
   config.check_replicas = run.check_replicas;
   config.on_spike = run.on_spike;
   config.log_every = run.log_every;

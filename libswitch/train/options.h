@@ -67,6 +67,7 @@ struct RunOptions {
   int64_t eval_every = 1000, save_every = 1000, keep_last = 3, log_every = 0;
   Seconds max_time{0};
   bool async_checkpoint = false;
+  bool tensorboard = false;
   std::string resume = "auto";  // auto, never, or a checkpoint
   std::optional<Seconds> hang_timeout;
   int64_t check_replicas = 1000;

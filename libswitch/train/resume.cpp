@@ -24,7 +24,8 @@ const std::set<std::string_view> kFree = {"allow_changes",  "async_checkpoint",
                                           "preset",         "recompute",
                                           "resume",         "run",
                                           "save_every",     "shard_optimizer",
-                                          "steps",          "vocab"};
+                                          "steps",          "tensorboard",
+                                          "vocab"};
 
 // A run may be steered by these on purpose.
 const std::set<std::string_view> kSteering = {"aux_loss",

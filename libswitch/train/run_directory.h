@@ -1,4 +1,5 @@
-// The run folder: config.toml, metrics.jsonl, log.txt, checkpoints/, latest.
+// The run folder: config.toml, metrics.jsonl, log.txt, checkpoints/, latest; on request
+// tensorboard/.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ class RunDirectory {
   std::filesystem::path config_file() const { return path_ / "config.toml"; }
   std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
   std::filesystem::path log_file() const { return path_ / "log.txt"; }
+  std::filesystem::path tensorboard_folder() const { return path_ / "tensorboard"; }
   std::filesystem::path checkpoint_file(int64_t step) const;
 
   /// The newest whole checkpoint, if there is any.

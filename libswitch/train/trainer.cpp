@@ -156,6 +156,9 @@ void Trainer::start_reading() {
 TrainOutcome Trainer::run(OutsideRequests& requests) {
   requests_ = &requests;
   if (writes()) metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_);
+  if (writes() && config_.tensorboard) {
+    tensorboard_ = std::make_unique<TensorBoardLog>(run_.tensorboard_folder(), step_);
+  }
   start_reading();
   plan_next_save();
   set_fault_step(step_);
@@ -229,6 +232,11 @@ void Trainer::train_one_step() {
   record(result, rate, timer.seconds(), wait, in_collectives);
 }
 
+void Trainer::append_metrics(const nlohmann::ordered_json& line) {
+  metrics_->append(line);
+  if (tensorboard_) tensorboard_->add(line);
+}
+
 void Trainer::record(const StepResult& result, double rate, double seconds, double wait,
                      double in_collectives) {
   ++step_;
@@ -245,7 +253,8 @@ void Trainer::record(const StepResult& result, double rate, double seconds, doub
   }
   compare_times(seconds, in_collectives, metrics);
   telemetry_.add(step_, result, rate, metrics.tokens_per_second);
-  if (metrics_) metrics_->append(to_json(metrics));
+  if (metrics_) append_metrics(to_json(metrics));
+  if (tensorboard_) tensorboard_->add_loads(step_, result.layers);
   step_seconds_ = step_seconds_ == 0 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
 
   if (result.fault.empty()) {
@@ -322,7 +331,7 @@ void Trainer::evaluate() {
   if (hooks_.before_log) hooks_.before_log();
   for (const Evaluation& result : results) {
     nlohmann::ordered_json json = to_json(result, step_);
-    if (metrics_) metrics_->append(json);
+    if (metrics_) append_metrics(json);
     log::info("{}", evaluation_line(result, step_));
     for (const char* key : {"kind", "step", "time"}) json.erase(key);
     last["results"].push_back(std::move(json));

@@ -20,6 +20,7 @@
 #include "libswitch/train/step.h"
 #include "libswitch/train/stragglers.h"
 #include "libswitch/train/telemetry.h"
+#include "libswitch/train/tensorboard_log.h"
 #include "libswitch/train/watchdog.h"
 
 namespace sw {
@@ -39,6 +40,7 @@ struct TrainerConfig {
   int64_t max_save_failures = 3;
   /// Periodic checkpoints are written from a copy in memory while training goes on.
   bool async_checkpoint = false;
+  bool tensorboard = false;       // events in the run folder
   double save_retry_seconds = 1;  // before another attempt at a checkpoint that must be
 
   int64_t check_replicas = 1000;  // steps between comparisons of the ranks' weights; 0: never
@@ -117,6 +119,7 @@ class Trainer {
   DataPosition position(int64_t step) const { return objective_.position(step + passed_over_); }
   void take_batch(Batch& batch);
   void train_one_step();
+  void append_metrics(const nlohmann::ordered_json& line);
   void record(const StepResult& result, double rate, double seconds, double wait,
               double in_collectives);
   void count_skip(const StepResult& result);
@@ -171,6 +174,7 @@ class Trainer {
   // Of this process.
   OutsideRequests* requests_ = nullptr;
   std::unique_ptr<MetricsFile> metrics_;
+  std::unique_ptr<TensorBoardLog> tensorboard_;
   std::unique_ptr<Prefetcher> prefetcher_;
   Batch batch_;
   StragglerWatch stragglers_;

@@ -97,6 +97,7 @@ void Trainer::roll_back(const RollBack& from) {
   if (!writes()) return;
   metrics_.reset();
   metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_);
+  if (tensorboard_) tensorboard_->go_back(step_);
   nlohmann::ordered_json json = event_json("rollback", step_);
   json["reason"] = from.reason;
   json["from_step"] = from.step + 1;
