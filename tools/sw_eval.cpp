@@ -60,11 +60,11 @@ void declare(sw::OptionRegistry& r, Options& o) {
       .default_text("all")
       .help("tokens of each file to evaluate on");
   r.add("input-length", &o.input_length)
-      .at_least(0)
+      .range(0, 1 << 20)
       .default_text("that of the training")
       .help("encoder positions");
   r.add("target-length", &o.target_length)
-      .at_least(0)
+      .range(0, 1 << 20)
       .default_text("that of the training")
       .help("decoder positions");
   r.add_choice("dtype", &o.dtype, {"auto", "fp32", "bf16"})
@@ -128,6 +128,7 @@ int run(const Options& options, sw::ToolRun& tool) {
   // All data are looked at before the first is evaluated.
   std::vector<std::unique_ptr<sw::EvalSet>> sets;
   for (const std::string& name : options.data) {
+    SW_CHECK(name != "-", usage, "--data -: stdin is not read here; give a file");
     sets.push_back(sw::open_eval_set(reader, name, dataset, options.max_tokens));
   }
   const sw::Mesh mesh(world,

@@ -126,8 +126,10 @@ int64_t find_layer(const RouterReport& report, const std::string& wanted) {
     if (layer.statistics.name == wanted) return static_cast<int64_t>(names.size());
     names.push_back(layer.statistics.name);
   }
-  fail(ErrorKind::usage, "--layer {}: {} has no sparse layer of this name{}", wanted,
-       report.checkpoint, nearest_hint(wanted, names));
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  fail(ErrorKind::usage, "--layer {}: {} has no sparse layer of this name; it has {}", wanted,
+       report.checkpoint, list);
 }
 
 void keep_layer(RouterReport& report, int64_t layer) {

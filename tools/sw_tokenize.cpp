@@ -198,14 +198,27 @@ class EncodeProgress {
   bool drawn_ = false;
 };
 
-// Calls `write` with standard output or with a file that appears when all went well.
-void with_output(const std::filesystem::path& path, const std::string& what,
+// An output of that name would take the place of what is being read.
+void check_not_read(const std::filesystem::path& output, const Paths& inputs) {
+  for (const auto& input : inputs) {
+    std::error_code error;
+    const bool same = input != "-" && std::filesystem::is_regular_file(input, error) &&
+                      std::filesystem::equivalent(input, output, error);
+    SW_CHECK(!same, usage, "{}: is read and would be written; give the output another name",
+             output.string());
+  }
+}
+
+// Calls `write` with standard output or with a file that appears when all went well. What cannot
+// be written is refused before the work of `write`.
+void with_output(const std::filesystem::path& path, const std::string& what, const Paths& inputs,
                  const std::function<void(int fd, const std::string& name)>& write) {
   if (path.empty() || path == "-") {
     require_not_terminal(STDOUT_FILENO, what, "redirect it or name a file");
     write(STDOUT_FILENO, "stdout");
     return;
   }
+  check_not_read(path, inputs);
   AtomicFile file(path);
   write(file.fd(), file.temporary_path().string());
   file.commit();
@@ -324,7 +337,9 @@ int encode(const Options& options, const ToolRun& run) {
   }
   World& world = join_world(run);
   if (world.size() > 1) return encode_by_ranks(world, tokenizer, source, options, run);
-  with_output(options.output, "a token shard", [&](int fd, const std::string& name) {
+  Paths inputs = source.files();
+  inputs.push_back(options.vocab);
+  with_output(options.output, "a token shard", inputs, [&](int fd, const std::string& name) {
     encode_to(fd, name, tokenizer, source, options, run);
   });
   return 0;
@@ -339,14 +354,14 @@ int train(const Options& options, const ToolRun& run) {
   const Timer timer;
   const auto& o = options.vocabulary;
   log::info("training a {} vocabulary of {} pieces", o.model_type, o.pieces);
-  const TrainedVocabulary trained = train_vocabulary(source, o);
-  const Tokenizer check = Tokenizer::from_bytes(trained.model, options.train_vocab.string());
-  with_output(options.train_vocab, "a vocabulary", [&](int fd, const std::string& name) {
+  const std::string file = options.train_vocab.string();
+  with_output(options.train_vocab, "a vocabulary", source.files(), [&](int fd, const auto& name) {
+    const TrainedVocabulary trained = train_vocabulary(source, o);
+    const Tokenizer check = Tokenizer::from_bytes(trained.model, file);
     write_all(fd, trained.model.data(), trained.model.size(), name);
+    log::info("{}: {} pieces from {} lines, {} of {} bytes, in {:.1f} s", file, check.pieces(),
+              trained.sampled_lines, trained.sampled_bytes, trained.corpus_bytes, timer.seconds());
   });
-  log::info("{}: {} pieces from {} lines, {} of {} bytes, in {:.1f} s",
-            options.train_vocab.string(), check.pieces(), trained.sampled_lines,
-            trained.sampled_bytes, trained.corpus_bytes, timer.seconds());
   return 0;
 }
 

@@ -1,5 +1,6 @@
 #include "tools/tool.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -187,6 +188,7 @@ int answer_and_run(int argc, char** argv, const ToolDescription& tool,
   context.log.color = context.color(STDERR_FILENO);
   context.log.rank = rank;
   log::configure(context.log);
+  for (const std::string& slip : registry.environment_slips()) log::warn("{}", slip);
   set_threads(static_cast<int>(common.threads));
   return run(context);
 }
@@ -276,8 +278,23 @@ int run_and_catch(int argc, char** argv, const ToolDescription& tool, const Decl
 
 }  // namespace
 
+namespace {
+
+// A standard stream that the caller closed must not become the number of a file that is opened
+// next: log lines would go into it. Data meant for a closed stream are an error, the log is lost.
+void keep_standard_streams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) != -1) continue;
+    const int flags = fd == STDIN_FILENO ? O_WRONLY : fd == STDOUT_FILENO ? O_RDONLY : O_RDWR;
+    if (::open("/dev/null", flags) < 0) return;  // the lowest free number is `fd`
+  }
+}
+
+}  // namespace
+
 int run_tool(int argc, char** argv, const ToolDescription& tool, const DeclareOptions& declare,
              const RunTool& run) {
+  keep_standard_streams();
   std::signal(SIGPIPE, tool.ignores_sigpipe ? SIG_IGN : SIG_DFL);
   const int code = run_and_catch(argc, argv, tool, declare, run);
   // Ranks that wait for this one must not wait for ever. Results that are negative or a stop on

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <set>
 #include <string_view>
@@ -65,7 +66,8 @@ std::filesystem::path find_preset(const std::string& name, const std::string& wh
   std::error_code error;
   if (is_preset_path(name)) {
     if (std::filesystem::is_regular_file(name, error)) return name;
-    fail(ErrorKind::missing, "{}: preset file {} is not there", where, name);
+    fail(ErrorKind::missing, "{}: there is no preset file {}{}", where, name,
+         std::filesystem::is_directory(name, error) ? ", only a folder" : "");
   }
   for (const auto& folder : preset_folders()) {
     const auto path = folder / (name + ".toml");
@@ -78,7 +80,10 @@ std::filesystem::path find_preset(const std::string& name, const std::string& wh
     fail(ErrorKind::missing, "{}: no preset '{}': no presets in{}; set SW_PRESETS to their folder",
          where, name, searched);
   }
-  std::string hint = nearest_hint(name, names);
+  std::string lower = name;
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+  std::string hint = nearest_hint(lower, names);
   if (hint.empty()) {
     hint = "; there are";
     for (const std::string& known : names) hint += (&known == &names[0] ? " " : ", ") + known;

@@ -103,20 +103,39 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
   file.commit();
 }
 
-AtomicFile::AtomicFile(std::filesystem::path path)
-    : path_(std::move(path)), temporary_(path_.string() + ".tmp") {
-  fd_ = FileDescriptor(::open(temporary_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-  if (fd_.get() < 0) {
-    fail(ErrorKind::cannot_create, "{}: cannot create: {}", temporary_.string(),
-         std::strerror(errno));
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::file_type type = fs::status(path_, error).type();
+  if (type == fs::file_type::directory) {
+    fail(ErrorKind::cannot_create, "{}: is a folder; name a file in it", path_.string());
   }
+  if (type == fs::file_type::regular && fs::is_symlink(path_, error)) {
+    path_ = fs::canonical(path_, error);
+  }
+  const bool replaces = !fs::exists(path_, error) || type == fs::file_type::regular;
+  temporary_ = replaces ? path_.string() + ".tmp" : path_.string();
+  const int flags = replaces ? O_RDWR | O_CREAT | O_TRUNC : O_WRONLY;
+  fd_ = FileDescriptor(::open(temporary_.c_str(), flags | O_CLOEXEC, 0666));
+  if (fd_.get() >= 0) return;
+  const int code = errno;
+  const fs::path folder = path_.parent_path();
+  if (code == ENOENT && !folder.empty() && !fs::exists(folder, error)) {
+    fail(ErrorKind::cannot_create, "{}: cannot create: there is no folder {}; make it first",
+         path_.string(), folder.string());
+  }
+  fail(ErrorKind::cannot_create, "{}: cannot create: {}", path_.string(), std::strerror(code));
 }
 
 AtomicFile::~AtomicFile() {
-  if (fd_.get() >= 0) ::unlink(temporary_.c_str());
+  if (fd_.get() >= 0 && !writes_through()) ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::commit() {
+  if (writes_through()) {
+    fd_ = FileDescriptor();
+    return;
+  }
   if (::fsync(fd_.get()) != 0)
     fail(ErrorKind::io, "{}: cannot sync to disk: {}", temporary_.string(), std::strerror(errno));
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) {

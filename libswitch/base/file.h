@@ -42,7 +42,8 @@ void fsync_path(const std::filesystem::path& path);
 /// the old content or the new, never a part.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
-/// A file that appears under its name only when commit() is called; removed otherwise.
+/// A file that appears under its name only when commit() is called; removed otherwise. A link is
+/// followed. A device or pipe is written to as it is: nothing may take its place.
 class AtomicFile {
  public:
   /// Creates `path` + ".tmp"; throws cannot_create.
@@ -56,6 +57,8 @@ class AtomicFile {
   void commit();
 
  private:
+  bool writes_through() const { return temporary_ == path_; }
+
   std::filesystem::path path_, temporary_;
   FileDescriptor fd_;
 };

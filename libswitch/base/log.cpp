@@ -9,6 +9,8 @@
 #include <mutex>
 #include <vector>
 
+#include "libswitch/base/error.h"
+
 namespace sw::log {
 namespace {
 
@@ -42,8 +44,12 @@ std::shared_ptr<spdlog::logger> build(const Config& config) {
   sinks.push_back(console);
   auto lowest = level;
   if (!config.file.empty()) {
-    auto file =
-        std::make_shared<spdlog::sinks::basic_file_sink_mt>(config.file, /*truncate=*/false);
+    std::shared_ptr<spdlog::sinks::basic_file_sink_mt> file;
+    try {
+      file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(config.file, /*truncate=*/false);
+    } catch (const spdlog::spdlog_ex& error) {
+      fail(ErrorKind::cannot_create, "log file {}: {}", config.file, error.what());
+    }
     file->set_level(std::min(level, spdlog::level::info));
     file->set_pattern("%Y-%m-%dT%H:%M:%S %l %v");
     lowest = std::min(lowest, spdlog::level::info);

@@ -143,6 +143,7 @@ std::string Option::expectation() const {
     text = fmt::format("one of {}", fmt::join(choices_, ", "));
   } else {
     text = kind_text(kind());
+    if (kind() == ValueKind::text && !value_name_.empty()) text = value_name_;
     const bool plain_duration =
         kind() == ValueKind::duration && low_ == 0 && !low_open_ && std::isinf(high_);
     const std::string bounds = bounds_text(low_, low_open_, high_, high_open_, kind());
@@ -360,8 +361,8 @@ void OptionRegistry::apply_preset(const std::string& name, const std::string& wh
 void OptionRegistry::check_required() const {
   for (const auto& option : options_) {
     if (!option->is_required() || option->origin().source != Source::fallback) continue;
-    fail(ErrorKind::usage, "--{} is missing: {}", option->name(),
-         option->help().empty() ? option->expectation() : option->help());
+    fail(ErrorKind::usage, "--{} is missing; give --{} {}{}{}", option->name(), option->name(),
+         option->value_name(), option->help().empty() ? "" : ": ", option->help());
   }
 }
 

@@ -201,6 +201,9 @@ class OptionRegistry {
   /// Reads SW_<NAME> for every option that is not command-line only; an empty variable counts as
   /// unset, a list is separated by commas.
   void apply_environment();
+  /// Variables SW_... that no option reads though their name is close to one that does, as
+  /// warnings.
+  std::vector<std::string> environment_slips() const;
   /// Reads a TOML file or text; `name` stands in messages. Keys lie at the top or in the section
   /// named by their group. Throws usage (with file and line), missing or io.
   void apply_toml_file(const std::string& path, Source source,

@@ -1,4 +1,7 @@
 // Command line (through cxxopts) and environment.
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <cxxopts.hpp>
 #include <string>
@@ -90,6 +93,10 @@ std::vector<std::string> OptionRegistry::parse_command_line(int argc, const char
       fail(ErrorKind::usage, "{}: expected {}, got the option '{}'", where, option->expectation(),
            text);
     }
+    const bool wordless = option->kind() == ValueKind::text || option->kind() == ValueKind::path;
+    if (wordless && text.empty()) {  // mostly of a shell variable that is not set
+      fail(ErrorKind::usage, "{}: expected {}, got an empty text", where, option->expectation());
+    }
     OptionScalar value = option->parse(text, where);
     collect(option, value, where);
     if (option->is_assignment()) {
@@ -125,6 +132,28 @@ void OptionRegistry::apply_environment() {
     }
     option->assign(values, Source::environment, variable);
   }
+}
+
+std::vector<std::string> OptionRegistry::environment_slips() const {
+  std::vector<std::string> names;
+  for (const auto& option : options_) {
+    if (option->scope() != Scope::command_line) names.push_back(option->environment_name());
+  }
+  std::vector<std::string> slips;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string text = *entry;
+    const std::string name = text.substr(0, text.find('='));
+    if (!name.starts_with("SW_") || std::find(names.begin(), names.end(), name) != names.end()) {
+      continue;
+    }
+    // Other tools' variables are no slips: one or two letters are.
+    for (const std::string& known : names) {
+      if (edit_distance(name, known) > (known.size() > 8 ? 2 : 1)) continue;
+      slips.push_back(fmt::format("{} is no option's variable; did you mean {}?", name, known));
+      break;
+    }
+  }
+  return slips;
 }
 
 }  // namespace sw

@@ -50,14 +50,16 @@ MeshShape resolve_mesh_shape(MeshShape wanted, int64_t ranks, int64_t experts) {
   MeshShape shape = wanted;
   if (shape.model == 0) {
     SW_CHECK(shape.data == 0 || ranks % shape.data == 0, usage,
-             "mesh: {} ranks do not divide into data={}; give a divisor of {}, or start {} ranks",
-             ranks, shape.data, ranks, shape.data);
+             "mesh: data={} does not divide the {} rank(s) of this job; give a divisor of {}, or "
+             "start {} ranks (mpirun -n {})",
+             shape.data, ranks, ranks, shape.data, shape.data);
     shape.model = shape.data == 0 ? 1 : ranks / shape.data;
   }
   if (shape.data == 0) {
     SW_CHECK(ranks % shape.model == 0, usage,
-             "mesh: {} ranks do not divide into model={}; give a divisor of {}", ranks, shape.model,
-             ranks);
+             "mesh: model={} does not divide the {} rank(s) of this job; give a divisor of {}, or "
+             "start {} ranks (mpirun -n {})",
+             shape.model, ranks, ranks, shape.model, shape.model);
     shape.data = ranks / shape.model;
   }
   SW_CHECK(shape.ranks() == ranks, usage,

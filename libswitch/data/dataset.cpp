@@ -32,7 +32,13 @@ struct Corruptor {
     window = window_lengths(from.input_length, options);
     input_length = from.input_length;
     target_length = from.target_length > 0 ? from.target_length : window.targets;
-    SW_CHECK(target_length >= 2, usage, "target length {} is below 2", target_length);
+    SW_CHECK(target_length >= 2, usage,
+             "target length {}: expected at least 2, a token and the end", target_length);
+    const int64_t spans = (window.inputs + window.targets - window.tokens) / 2 - 1;
+    SW_CHECK(spans <= Tokenizer::kSentinels, usage,
+             "input length {}: a window has {} spans, but vocabularies have {} sentinels; give a "
+             "shorter --input-length or a longer --mean-span",
+             input_length, spans, Tokenizer::kSentinels);
     first_sentinel = static_cast<int32_t>(header.vocab_size) - 1;
     eos = header.eos == kNoToken ? Tokenizer::kEos : static_cast<int32_t>(header.eos);
     if (target_length < window.targets) {
@@ -72,6 +78,11 @@ DataVocabulary vocabulary_of(const ShardHeader& header) {
 void check_content(const ShardFile& file) {
   SW_CHECK(file.header().content == 0, corrupt,
            "{}: holds input and target pairs, expected running text", file.name());
+}
+
+void check_not_empty(const ShardFile& file) {
+  SW_CHECK(file.tokens() > 0, corrupt, "{}: holds no tokens; was the text it was made of empty?",
+           file.name());
 }
 
 // Order of the windows of one epoch: where each group of 64 permuted blocks begins.
@@ -124,8 +135,9 @@ DataSource parse_data_source(const std::string& text) {
   const char* end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data() + equals + 1, end, weight);
   SW_CHECK(parsed.ec == std::errc() && parsed.ptr == end && std::isfinite(weight) && weight > 0,
-           usage, "'{}': the weight after '=' is '{}', expected a positive number", text,
+           usage, "--data {}: the weight after '=' is '{}', expected a positive number", text,
            text.substr(equals + 1));
+  SW_CHECK(equals > 0, usage, "--data {}: expected a file before '='", text);
   return {text.substr(0, equals), weight};
 }
 
@@ -211,6 +223,7 @@ Dataset::Dataset(const std::vector<DataSource>& sources, const DatasetOptions& o
           static_cast<uint32_t>(opened.file.block_tokens(b) / s.corruptor.window.tokens));
       opened.windows += opened.block_windows.back();
     }
+    check_not_empty(opened.file);
     SW_CHECK(opened.windows > 0, usage,
              "{}: {} tokens in {} blocks, less than one window of {} (input length {}); give more "
              "text or a smaller input length",
@@ -292,7 +305,7 @@ EvalSet::EvalSet(const std::filesystem::path& path, const DatasetOptions& option
   for (int64_t b = 0; b < s.file.blocks(); ++b) {
     s.block_begin.push_back(s.block_begin.back() + static_cast<uint64_t>(s.file.block_tokens(b)));
   }
-  SW_CHECK(s.file.tokens() > 0, usage, "{}: holds no tokens to evaluate on", s.file.name());
+  check_not_empty(s.file);
   const auto all = static_cast<int64_t>(s.file.tokens());
   const int64_t used = max_tokens > 0 ? std::min(max_tokens, all) : all;
   s.windows = (used + s.corruptor.window.tokens - 1) / s.corruptor.window.tokens;

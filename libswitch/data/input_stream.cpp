@@ -188,13 +188,13 @@ std::unique_ptr<InputStream> InputStream::open(const std::filesystem::path& path
   if (head.size() >= 4) {
     const uint32_t magic = little_endian_u32(head);
     if (magic == 0xFD2FB528u || (magic & 0xFFFFFFF0u) == 0x184D2A50u) {
-      SW_CHECK(head.size() < 16 || head.substr(8, 8) != "SWTSHDR1", usage,
+      SW_CHECK(head.size() < 16 || head.substr(8, 8) != "SWTSHDR1", corrupt,
                "{}: is a token shard, expected text; its text: sw-tokenize --decode", raw->name());
       return std::make_unique<ZstdStream>(std::move(raw));
     }
   }
   const auto refuse = [&](const char* what, const char* command) {
-    fail(ErrorKind::usage,
+    fail(ErrorKind::corrupt,
          "{}: is {} data, which is not read directly; try: {} {} | sw-tokenize ...", raw->name(),
          what, command, path.string());
   };

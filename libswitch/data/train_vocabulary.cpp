@@ -138,7 +138,7 @@ TrainedVocabulary train_vocabulary(TextSource& source, const VocabularyOptions& 
   result.sampled_bytes = sample.bytes();
   std::vector<std::string> lines = sample.take();
   result.sampled_lines = static_cast<int64_t>(lines.size());
-  SW_CHECK(!lines.empty(), usage, "there is no text to train a vocabulary on");
+  SW_CHECK(!lines.empty(), corrupt, "the input holds no text to train a vocabulary on");
 
   const std::unordered_map<std::string, std::string> arguments = {
       {"model_type", options.model_type},
@@ -166,9 +166,19 @@ TrainedVocabulary train_vocabulary(TextSource& source, const VocabularyOptions& 
   const int64_t limit = last_number(message);
   if (message.find("too high") != message.npos && limit >= 0) {
     fail(ErrorKind::usage,
-         "vocabulary size {} is more than {} bytes of text allow; the largest possible is {} "
-         "(give more text or a smaller size)",
+         "vocabulary size {} is more than {} bytes of text allow; the largest possible is {}: give "
+         "more text or a smaller --vocab-size",
          options.pieces, result.sampled_bytes, limit);
+  }
+  // "Vocabulary size is smaller than required_chars. 16 vs 32. ..."
+  if (const size_t versus = message.find(" vs "); versus != message.npos) {
+    const int64_t least = last_number(message.substr(0, message.find_first_of(".;", versus)));
+    if (message.find("required_chars") != message.npos && least > 0) {
+      fail(ErrorKind::usage,
+           "vocabulary size {} is too small for this text, whose characters take {} pieces: give "
+           "at least that as --vocab-size, or a lower --character-coverage",
+           options.pieces, least);
+    }
   }
   fail(ErrorKind::usage, "vocabulary of {} pieces cannot be trained on this text: {}",
        options.pieces, message);

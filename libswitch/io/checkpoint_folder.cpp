@@ -1,7 +1,6 @@
 #include "libswitch/io/checkpoint_folder.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -105,7 +104,7 @@ fs::path resolve_checkpoint(const fs::path& path) {
 
 void set_latest(const fs::path& run_folder, const fs::path& file) {
   const fs::path link = run_folder / "latest";
-  const fs::path temporary = run_folder / fmt::format("latest.tmp{}", ::getpid());
+  const fs::path temporary = run_folder / "latest.tmp";
   std::error_code error;
   const fs::path target = fs::relative(file, run_folder, error);
   SW_CHECK(!error && !target.empty(), io, "{}: cannot be reached from {}: {}", file.string(),

@@ -343,9 +343,18 @@ void CheckpointReader::verify_all() const {
 CheckpointReader open_checkpoint(const std::string& argument, int64_t max_spool_bytes) {
   if (argument != "-") return CheckpointReader(resolve_checkpoint(argument));
   const Spool spool(max_spool_bytes);
-  CheckpointReader reader(spool.name());
-  reader.impl_->path = "- (stdin)";
-  return reader;
+  constexpr const char* kName = "- (stdin)";
+  try {
+    CheckpointReader reader(spool.name());
+    reader.impl_->path = kName;
+    return reader;
+  } catch (const Error& error) {
+    std::string text = error.what();
+    if (const size_t at = text.find(spool.name()); at != text.npos) {
+      text.replace(at, spool.name().size(), kName);
+    }
+    fail(error.kind(), "{}", text);
+  }
 }
 
 }  // namespace sw

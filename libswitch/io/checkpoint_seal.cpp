@@ -98,6 +98,7 @@ Seal check_seal(int fd, const std::string& name) {
   if (file_bytes >= sizeof footer) {
     pread_all(fd, &footer, sizeof footer, file_bytes - sizeof footer, name);
   }
+  SW_CHECK(file_bytes > 0, corrupt, "{}: empty file, expected a checkpoint", name);
   SW_CHECK(
       std::memcmp(footer.end, kEnd, 8) == 0 && std::memcmp(footer.begin, kBegin, 8) == 0, corrupt,
       "{}: no seal at the end: not a checkpoint of this toolkit, or cut short (the file has {} "

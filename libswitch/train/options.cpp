@@ -22,6 +22,12 @@ DatasetOptions DataOptions::dataset_options(uint64_t seed) const {
   return out;
 }
 
+namespace {
+constexpr int64_t kMaxPositions = int64_t{1} << 20;
+constexpr int64_t kMaxRows = int64_t{1} << 30;
+constexpr int64_t kMaxSteps = int64_t{1} << 32;  // times the rows, a number of 64 bits
+}  // namespace
+
 void declare_data_options(OptionRegistry& r, DataOptions& o) {
   r.group("data", "Data");
   r.add("data", &o.data)
@@ -35,9 +41,12 @@ void declare_data_options(OptionRegistry& r, DataOptions& o) {
       .value_name("FILE")
       .completes_files()
       .help("token shard to evaluate on");
-  r.add("input-length", &o.input_length).at_least(2).unit("tokens").help("encoder positions");
+  r.add("input-length", &o.input_length)
+      .range(2, kMaxPositions)
+      .unit("tokens")
+      .help("encoder positions");
   r.add("target-length", &o.target_length)
-      .at_least(0)
+      .range(0, kMaxPositions)
       .unit("tokens")
       .default_text("what the input length gives")
       .help("decoder positions");
@@ -66,13 +75,17 @@ void declare_data_options(OptionRegistry& r, DataOptions& o) {
 
 void declare_learning_options(OptionRegistry& r, LearningOptions& o) {
   r.group("train", "Training");
-  r.add("steps", &o.steps).value_name("N").at_least(1).required().help("optimizer steps in all");
+  r.add("steps", &o.steps)
+      .value_name("N")
+      .range(1, kMaxSteps)
+      .required()
+      .help("optimizer steps in all");
   r.add("max-tokens", &o.max_tokens)
       .at_least(0)
       .advanced()
       .default_text("no limit")
       .help("end earlier, after so many input and target tokens");
-  r.add("batch", &o.batch).value_name("ROWS").at_least(1).help("sequences a step");
+  r.add("batch", &o.batch).value_name("ROWS").range(1, kMaxRows).help("sequences a step");
   r.add("seed", &o.seed).help("of weights, data order, corruption, dropout and jitter");
   r.add_choice("optimizer", &o.optimizer, {"adafactor", "adamw"}).help("optimizer");
   r.add("schedule", &o.schedule)

@@ -1,8 +1,11 @@
 #include "libswitch/train/pretrain_run.h"
 
+#include <fmt/ranges.h>
 #include <sys/statvfs.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "libswitch/base/config.h"
 #include "libswitch/base/error.h"
 #include "libswitch/base/fault.h"
 #include "libswitch/base/version.h"
@@ -46,9 +49,14 @@ void spool_stdin(const std::filesystem::path& file) {
 std::vector<DataSource> data_sources(const DataOptions& options,
                                      const std::filesystem::path& run_folder) {
   std::vector<DataSource> sources;
+  bool stdin_taken = false;
   for (const std::string& text : options.data) {
     DataSource source = parse_data_source(text);
-    if (source.path == kStdin) source.path = run_folder / "stdin.swt";
+    if (source.path == kStdin) {
+      SW_CHECK(!stdin_taken, usage, "--data - is given twice; stdin holds one shard");
+      stdin_taken = true;
+      source.path = run_folder / "stdin.swt";
+    }
     sources.push_back(std::move(source));
   }
   return sources;
@@ -64,12 +72,26 @@ struct Prepared {
   MeshShape mesh;
 };
 
+std::string hex(const std::array<uint8_t, 32>& sha256) {
+  return to_hex(sha256.data(), sha256.size());
+}
+
+// The attribute of a checkpoint that names the vocabulary of its data.
+constexpr const char* kVocabulary = "vocab_sha256";
+
+std::string vocabulary_of(const CheckpointReader& reader) {
+  const auto it = reader.meta().attributes.find(kVocabulary);
+  const auto* text =
+      it == reader.meta().attributes.end() ? nullptr : std::get_if<std::string>(&it->second);
+  return text == nullptr ? "" : *text;
+}
+
 // Opens the data and settles every option that depends on something else. `ranks` are those of the
-// job.
-Prepared prepare(PretrainOptions& options, int64_t ranks) {
+// job; `run_vocabulary` is what the run has been trained on so far, or empty.
+Prepared prepare(PretrainOptions& options, int64_t ranks, const std::string& run_vocabulary) {
   Prepared out;
   SW_CHECK(!options.model.preset.empty() || options.model.config.vocab_size > 0, usage,
-           "--preset is missing: {}", "name a model (sw-pretrain --help lists how)");
+           "--preset is missing; give one of {}, or a .toml file", fmt::join(preset_names(), ", "));
   out.device = compute_device(options.run.device);
   LearningOptions& learning = options.learning;
   out.mesh = resolve_mesh_shape(parse_mesh_shape(options.run.mesh), ranks,
@@ -85,6 +107,11 @@ Prepared prepare(PretrainOptions& options, int64_t ranks) {
   options.data.target_length = out.dataset->target_length();
 
   const DataVocabulary& vocabulary = out.dataset->vocabulary();
+  const std::string sha256 = hex(vocabulary.sha256);
+  SW_CHECK(run_vocabulary.empty() || run_vocabulary == sha256, corrupt,
+           "{}: encoded with another vocabulary ({}...) than the data of the run so far ({}...); "
+           "give data of the same vocabulary, or start another run with --run",
+           out.first_shard.string(), sha256.substr(0, 16), run_vocabulary.substr(0, 16));
   int64_t& vocab_size = options.model.config.vocab_size;
   if (vocab_size == 0) vocab_size = vocabulary.padded_vocab_size;
   SW_CHECK(vocab_size >= vocabulary.vocab_size, usage,
@@ -130,8 +157,7 @@ CheckpointMeta constant_meta(const PretrainOptions& options, const Prepared& pre
   meta.attributes["canonical_ranks"] = options.learning.canonical_ranks;
   meta.attributes["world_size"] = prepared.mesh.ranks();
   meta.attributes["layout"] = prepared.mesh.str();
-  const auto& sha256 = prepared.dataset->vocabulary().sha256;
-  meta.attributes["vocab_sha256"] = to_hex(sha256.data(), sha256.size());
+  meta.attributes[kVocabulary] = hex(prepared.dataset->vocabulary().sha256);
   return meta;
 }
 
@@ -268,6 +294,25 @@ WatchdogConfig watchdog_config(World& world, const RunDirectory& run, const RunO
 
 }  // namespace
 
+int64_t machine_memory_bytes() {
+  struct sysinfo info {};
+  if (::sysinfo(&info) != 0) return -1;
+  return static_cast<int64_t>((info.totalram + info.totalswap) * info.mem_unit);
+}
+
+namespace {
+
+// A run that cannot fit would be ended by the kernel, without a word, and perhaps others with it.
+void check_memory(const TrainingEstimate& estimate) {
+  const int64_t there = machine_memory_bytes();
+  SW_CHECK(there < 0 || estimate.total_bytes() <= there, device,
+           "the run needs about {:.1f} GB of memory, this machine has {:.1f} GB; lower --batch, or "
+           "give --accumulate or --recompute full (--dry-run shows what takes how much)",
+           static_cast<double>(estimate.total_bytes()) * 1e-9, static_cast<double>(there) * 1e-9);
+}
+
+}  // namespace
+
 TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   World& world = context.world;
   const bool first = world.rank() == 0;
@@ -280,6 +325,7 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   if (!first) taken.emplace(options.run.run, RunDirectory::Joined{});
   const RunDirectory& run = *taken;
   OutsideRequests requests(first ? run.path() : std::filesystem::path());
+  requests.stop_at_once(true);
   log::Config log = context.log;
   if (log.file.empty() && first) log.file = run.log_file().string();
   log::configure(log);
@@ -288,12 +334,13 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   Watchdog watchdog(watchdog_config(world, run, options.run));
   std::optional<CheckpointReader> reader = open_resume_point(world, run, options);
   if (reader) adopt(options, context, *reader);
-  Prepared prepared = prepare(options, world.size());
+  Prepared prepared = prepare(options, world.size(), reader ? vocabulary_of(*reader) : "");
   const std::string config =
       fmt::format("# {} {}\n{}", context.tool, version(), context.registry.to_toml());
   compare_configurations(world, config);
 
   const TrainingShape shape = training_shape(options, prepared);
+  check_memory(estimate_training(shape));
   const Mesh mesh(world, prepared.mesh);
   Model model(prepared.model, prepared.compute, prepared.device, mesh);
   auto optimizer = make_optimizer(shape.optimizer, model);
@@ -335,6 +382,7 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
     model.initialize(options.learning.seed);
   }
   if (first) run.write_config(config);
+  requests.stop_at_once(false);
   const TrainOutcome outcome = trainer.run(requests);
   progress.clear();
   if (outcome == TrainOutcome::finished) {
@@ -346,6 +394,7 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
 
 PretrainPlan plan_pretraining(PretrainOptions& options, RunContext& context) {
   PretrainPlan plan;
+  std::string vocabulary;
   for (const std::string& text : options.data.data) {
     const bool spooled = std::filesystem::exists(options.run.run / "stdin.swt");
     SW_CHECK(parse_data_source(text).path != kStdin || spooled, usage,
@@ -356,29 +405,34 @@ PretrainPlan plan_pretraining(PretrainOptions& options, RunContext& context) {
       if (!checkpoint_fault(file.path).empty()) continue;
       const CheckpointReader reader(file.path);
       adopt(options, context, reader);
+      vocabulary = vocabulary_of(reader);
       plan.resume_step = file.step;
       break;
     }
   }
   World& world = context.world;
-  const Prepared prepared = prepare(options, world.size());
+  const Prepared prepared = prepare(options, world.size(), vocabulary);
   plan.estimate = estimate_training(training_shape(options, prepared));
   plan.train_tokens = prepared.dataset->tokens();
   for (int64_t s = 0; s < prepared.dataset->sources(); ++s) {
     plan.train_windows += prepared.dataset->windows(s);
   }
-  plan.epochs = static_cast<double>(options.learning.steps * options.learning.batch) /
+  plan.epochs = static_cast<double>(options.learning.steps) *
+                static_cast<double>(options.learning.batch) /
                 static_cast<double>(plan.train_windows);
   const double given = options.run.peak_gflops.value_or(0);
   plan.peak_flops = given > 0 ? 1e9 * given : measure_peak(world, prepared.compute);
+  plan.machine_memory_bytes = machine_memory_bytes();
   plan.free_disk_bytes = free_disk_bytes(options.run.run);
   const int64_t wanted = (options.run.keep_last + 1) * plan.estimate.checkpoint_bytes;
   SW_CHECK(plan.free_disk_bytes < 0 || plan.free_disk_bytes >= 2 * plan.estimate.checkpoint_bytes,
-           io, "{}: {} bytes are free, two checkpoints need {}", options.run.run.string(),
-           plan.free_disk_bytes, 2 * plan.estimate.checkpoint_bytes);
+           io, "{}: {} bytes are free on this disk, two checkpoints need {}; give --run elsewhere",
+           options.run.run.string(), rough_count(static_cast<double>(plan.free_disk_bytes)),
+           rough_count(static_cast<double>(2 * plan.estimate.checkpoint_bytes)));
   if (plan.free_disk_bytes >= 0 && plan.free_disk_bytes < wanted) {
-    log::warn("{}: {} bytes are free, --keep-last {} needs {}", options.run.run.string(),
-              plan.free_disk_bytes, options.run.keep_last, wanted);
+    log::warn("{}: {} bytes are free on this disk, --keep-last {} needs {}",
+              options.run.run.string(), rough_count(static_cast<double>(plan.free_disk_bytes)),
+              options.run.keep_last, rough_count(static_cast<double>(wanted)));
   }
   return plan;
 }

@@ -40,7 +40,8 @@ struct PretrainPlan {
   double epochs = 0;
   int64_t resume_step = -1;  // -1: from nothing
   double peak_flops = 0;
-  int64_t free_disk_bytes = -1;  // where the run folder is or will be; -1: unknown
+  int64_t free_disk_bytes = -1;       // where the run folder is or will be; -1: unknown
+  int64_t machine_memory_bytes = -1;  // of this machine, swap included; -1: unknown
 };
 /// Checks everything that can be checked; throws as pretrain() would.
 PretrainPlan plan_pretraining(PretrainOptions& options, RunContext& context);

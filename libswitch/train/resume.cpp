@@ -75,6 +75,10 @@ std::optional<std::filesystem::path> resume_point(const RunDirectory& run,
              run.path().string(), own->filename().string());
     return std::nullopt;
   }
+  SW_CHECK(std::filesystem::exists(choice), missing,
+           "--resume {}: there is no such checkpoint; expected auto, never, or a .h5 file or run "
+           "folder",
+           choice);
   const std::filesystem::path given = resolve_checkpoint(choice);
   if (!own) return given;
   std::error_code error;

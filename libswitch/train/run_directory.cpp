@@ -15,6 +15,7 @@ namespace sw {
 
 RunDirectory::RunDirectory(std::filesystem::path path) : path_(std::move(path)) {
   std::error_code error;
+  made_ = !std::filesystem::exists(path_, error);
   std::filesystem::create_directories(path_ / "checkpoints", error);
   SW_CHECK(!error, cannot_create, "run folder {}: cannot create: {}", path_.string(),
            error.message());
@@ -31,6 +32,20 @@ RunDirectory::RunDirectory(std::filesystem::path path) : path_(std::move(path)) 
   }
   for (const auto& file : remove_temporaries(path_)) {
     log::info("removed {}, left behind by a save that did not finish", file.string());
+  }
+}
+
+RunDirectory::~RunDirectory() {
+  std::error_code error;
+  if (!made_ || std::filesystem::exists(config_file(), error)) return;
+  for (const auto& entry : std::filesystem::directory_iterator(path_, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name != ".lock" && name != "checkpoints" && name != "log.txt") return;
+  }
+  // Only what is empty goes; errors leave the folder as it is.
+  if (!std::filesystem::remove(path_ / "checkpoints", error)) return;
+  for (const auto& file : {log_file(), path_ / ".lock", path_}) {
+    std::filesystem::remove(file, error);
   }
 }
 

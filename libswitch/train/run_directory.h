@@ -19,6 +19,11 @@ class RunDirectory {
   /// The folder that another rank of this run has taken.
   struct Joined {};
   RunDirectory(std::filesystem::path path, Joined) : path_(std::move(path)) {}
+  /// Removes a folder that this object has made when nothing came into it but a log: what a start
+  /// that failed leaves behind would only be in the way.
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path config_file() const { return path_ / "config.toml"; }
@@ -36,6 +41,7 @@ class RunDirectory {
  private:
   std::filesystem::path path_;
   FileDescriptor lock_;
+  bool made_ = false;
 };
 
 }  // namespace sw

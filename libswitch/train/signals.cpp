@@ -10,6 +10,8 @@
 #include <system_error>
 #include <utility>
 
+#include "libswitch/base/error.h"
+
 namespace sw {
 namespace {
 
@@ -21,10 +23,20 @@ std::atomic<int> stop_signal{0};
 std::atomic<int> interrupts{0};
 std::atomic<bool> save_requested{false};
 std::atomic<bool> reopen_requested{false};
+std::atomic<bool> stops_at_once{false};
 static_assert(std::atomic<int>::is_always_lock_free);
 std::array<struct sigaction, kSignals.size()> previous_actions;
 
+// Nothing has been trained yet: the end of the process is all that a stop takes.
+[[noreturn]] void end_at_once(int signal) {
+  constexpr char kText[] =
+      "stopped by a signal before training began; the same command line starts again\n";
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText, sizeof kText - 1);
+  _exit(signal == SIGINT ? 128 + SIGINT : exit_code(ErrorKind::stopped));
+}
+
 void handle(int signal) {
+  if (stops_at_once && signal != SIGUSR2 && signal != SIGHUP) end_at_once(signal);
   switch (signal) {
     case SIGUSR2: save_requested = true; break;
     case SIGHUP: reopen_requested = true; break;
@@ -43,6 +55,7 @@ OutsideRequests::OutsideRequests(std::filesystem::path run_folder)
   interrupts = 0;
   save_requested = false;
   reopen_requested = false;
+  stops_at_once = false;
   struct sigaction action {};
   action.sa_handler = handle;
   action.sa_flags = SA_RESTART;
@@ -54,6 +67,8 @@ OutsideRequests::OutsideRequests(std::filesystem::path run_folder)
     sigaction(kSignals[i], &action, nullptr);
   }
 }
+
+void OutsideRequests::stop_at_once(bool on) { stops_at_once = on; }
 
 OutsideRequests::~OutsideRequests() {
   for (size_t i = 0; i < kSignals.size(); ++i)

@@ -18,6 +18,9 @@ class OutsideRequests {
   /// Installs the handlers, which only set flags, and watches `run_folder` for the files (empty: no
   /// files). One object at a time. A HUP that the parent ignores stays ignored.
   explicit OutsideRequests(std::filesystem::path run_folder = {});
+  /// While on, what would ask for a stop ends the process at once: nothing is lost before training
+  /// has begun. USR1 and TERM with exit code 75, INT with 130.
+  void stop_at_once(bool on);
   /// Puts the previous handlers back.
   ~OutsideRequests();
   OutsideRequests(const OutsideRequests&) = delete;

@@ -110,7 +110,7 @@ TEST_F(OptionsPresetTest, AnUnknownPresetNamesTheNearest) {
 TEST_F(OptionsPresetTest, AFileIsAPresetTooAndStaysOutOfTheConfiguration) {
   const std::string file = (folder / "mine.toml").string();
   parse({"--preset", file.c_str()});
-  EXPECT_EQ(refusal(ErrorKind::missing), "--preset: preset file " + file + " is not there");
+  EXPECT_EQ(refusal(ErrorKind::missing), "--preset: there is no preset file " + file);
   write("mine.toml", "d_model = 9\n");
   registry.apply_presets();
   EXPECT_EQ(o.d_model, 9);

@@ -295,7 +295,8 @@ TEST_F(OptionsTest, UnknownKeysCanBeIgnored) {
 }
 
 TEST_F(OptionsTest, AMissingRequiredOptionIsNamed) {
-  EXPECT_EQ(message([&] { registry.check_required(); }), "--steps is missing: optimizer steps");
+  EXPECT_EQ(message([&] { registry.check_required(); }),
+            "--steps is missing; give --steps N: optimizer steps");
   parse({"--steps", "1"});
   EXPECT_NO_THROW(registry.check_required());
 }

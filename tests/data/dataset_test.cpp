@@ -355,7 +355,7 @@ TEST_F(DatasetTest, EvaluationStopsAtItsLimit) {
   EXPECT_EQ(EvalSet(path, short_windows(), 18).windows(), 2);
   EXPECT_EQ(EvalSet(path, short_windows(), 1 << 20).windows(), 60);
   const auto empty = write("empty.swt", shard_bytes({}, plain_header(200000, 100)));
-  error_of(ErrorKind::usage, [&] { EvalSet(empty, short_windows()); });
+  error_of(ErrorKind::corrupt, [&] { EvalSet(empty, short_windows()); });
 }
 
 TEST_F(DatasetTest, TargetsOfAnotherLengthArePaddedOrCut) {

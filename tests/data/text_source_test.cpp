@@ -122,7 +122,7 @@ TEST_F(TextSourceTest, DamagedArchivesAndOtherFormatsAreNamed) {
   EXPECT_NE(error_of(ErrorKind::corrupt, [&] { read({write("a.gz", archive)}); }).find("a.gz"),
             std::string::npos);
   error_of(ErrorKind::corrupt, [&] { read({write("b.gz", gzip("x\n") + "tail")}); });
-  EXPECT_NE(error_of(ErrorKind::usage,
+  EXPECT_NE(error_of(ErrorKind::corrupt,
                      [&] {
                        read({write("a.xz", std::string("\xfd"
                                                        "7zXZ\0abcdefgh",
@@ -131,8 +131,9 @@ TEST_F(TextSourceTest, DamagedArchivesAndOtherFormatsAreNamed) {
                 .find("xz -dc"),
             std::string::npos);
   const std::string shard = testing::shard_bytes({{5}}, testing::plain_header(100, 8));
-  EXPECT_NE(error_of(ErrorKind::usage, [&] { read({write("a.swt", shard)}); }).find("token shard"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of(ErrorKind::corrupt, [&] { read({write("a.swt", shard)}); }).find("token shard"),
+      std::string::npos);
   error_of(ErrorKind::missing, [&] { read({path("none")}); });
 }
 

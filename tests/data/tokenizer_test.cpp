@@ -133,7 +133,7 @@ TEST_F(TokenizerTest, TrainingSaysTheLargestPossibleVocabulary) {
   VocabularyOptions options;
   options.model_type = "word";
   error_of(ErrorKind::usage, [&] { train("x\n", options); });
-  error_of(ErrorKind::usage, [&] { train("\n \n", {}); });
+  error_of(ErrorKind::corrupt, [&] { train("\n \n", {}); });
 }
 
 TEST_F(TokenizerTest, RefusesOtherIdLayoutsAndOtherFiles) {

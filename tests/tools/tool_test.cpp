@@ -105,7 +105,8 @@ TEST_F(ToolTest, UsageErrorsSayTryHelp) {
             "try 'sw-test --help'\n");
   EXPECT_EQ(call({}), 2);
   EXPECT_EQ(err,
-            "sw-test: error: --steps is missing: optimizer steps to run\ntry 'sw-test --help'\n");
+            "sw-test: error: --steps is missing; give --steps N: optimizer steps to run\ntry "
+            "'sw-test --help'\n");
   EXPECT_EQ(call({"--steps=1", "a", "b"}), 2);
   EXPECT_EQ(err, "sw-test: error: unexpected argument 'b'\ntry 'sw-test --help'\n");
   tool.min_positionals = 1;
