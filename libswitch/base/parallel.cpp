@@ -1,5 +1,6 @@
 #include "libswitch/base/parallel.h"
 
+#include <omp.h>
 #include <sched.h>
 
 #include <cmath>
@@ -41,7 +42,7 @@ int usable_cores() {
 
 int set_threads(int n) {
   thread_count() = n > 0 ? n : usable_cores();
-  omp_set_num_threads(thread_count());
+  omp_set_num_threads(thread_count());  // for oneDNN
   return thread_count();
 }
 

@@ -3,12 +3,8 @@
 // computed by one thread.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
-#include <exception>
 
 namespace sw {
 
@@ -33,30 +29,31 @@ class SerialScope {
   static int& depth();
 };
 
+namespace parallel_detail {
+using Body = void (*)(const void* fn, int64_t begin, int64_t end);
+/// True in a chunk.
+bool inside();
+/// Runs the chunks on the calling thread and on those workers that come in time.
+void run(int64_t n, int64_t grain, Body body, const void* fn);
+}  // namespace parallel_detail
+
 /// Calls fn(begin, end) for the chunks [0, grain), [grain, 2 grain), ... of [0, n). Chunks are
 /// handed out dynamically; an exception in a chunk is rethrown here after all threads stopped.
-/// Nested calls run serially.
+/// Nested calls run serially, and so do those of a second thread while the workers are busy.
 template <class Fn>
 void parallel_for(int64_t n, int64_t grain, const Fn& fn) {
   if (n <= 0) return;
   grain = std::max<int64_t>(grain, 1);
-  const int64_t chunks = (n + grain - 1) / grain;
-  if (chunks == 1 || omp_in_parallel() || num_threads() == 1 || SerialScope::active()) {
-    for (int64_t c = 0; c < chunks; ++c) fn(c * grain, std::min(n, (c + 1) * grain));
+  if (n <= grain || parallel_detail::inside() || num_threads() == 1 || SerialScope::active()) {
+    for (int64_t begin = 0; begin < n; begin += grain) fn(begin, std::min(n, begin + grain));
     return;
   }
-  std::exception_ptr error;
-  std::atomic<bool> failed{false};
-#pragma omp parallel for schedule(dynamic, 1) num_threads(num_threads())
-  for (int64_t c = 0; c < chunks; ++c) {
-    if (failed.load(std::memory_order_relaxed)) continue;
-    try {
-      fn(c * grain, std::min(n, (c + 1) * grain));
-    } catch (...) {
-      if (!failed.exchange(true)) error = std::current_exception();
-    }
-  }
-  if (error) std::rethrow_exception(error);
+  parallel_detail::run(
+      n, grain,
+      [](const void* call, int64_t begin, int64_t end) {
+        (*static_cast<const Fn*>(call))(begin, end);
+      },
+      &fn);
 }
 
 }  // namespace sw

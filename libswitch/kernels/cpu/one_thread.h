@@ -1,5 +1,4 @@
-// Keeps oneDNN in the calling thread: it takes one thread inside a parallel region, and
-// omp_get_max_threads() outside.
+// Keeps oneDNN in the calling thread: it would take omp_get_max_threads().
 #pragma once
 
 #include <omp.h>
@@ -8,7 +7,7 @@ namespace sw::kernels::cpu {
 
 class OneThread {
  public:
-  OneThread() : before_(omp_in_parallel() ? 0 : omp_get_max_threads()) {
+  OneThread() : before_(omp_get_max_threads()) {
     if (before_ > 1) omp_set_num_threads(1);
   }
   ~OneThread() {
