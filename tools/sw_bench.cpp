@@ -21,6 +21,7 @@
 #include "libswitch/data/dataset.h"
 #include "libswitch/data/shard_writer.h"
 #include "libswitch/kernels/cpu/matmul_peak.h"
+#include "libswitch/kernels/cpu/memory_peak.h"
 #include "libswitch/nn/model_options.h"
 #include "libswitch/tensor/allocator.h"
 #include "libswitch/train/optimizer.h"
@@ -53,9 +54,10 @@ ToolDescription description() {
       "Runs whole training steps on random text: span corruption, forward and backward pass, "
       "optimizer. The median step is reported, with a table of its operations by time.\n\n"
       "The share of peak counts the products of a forward pass three times, without recomputation, "
-      "against the best that oneDNN's own large products reach in the same process. Shares of "
-      "single operations count what they compute, with the same peak. GB/s counts every operand "
-      "once, as if caches held nothing.\n\n"
+      "against the best that oneDNN's own large products reach in the same process.\n\n"
+      "Of every operation the table has what it computes (GFLOP) and moves (MB: every operand "
+      "once), which of the two binds it, given that peak and the rate at which memory streams, and "
+      "the share of that bound that it reached. Above 100 %, operands were still in a cache.\n\n"
       "Presets narrower than 512 are measured at 256/64 positions and 8192 tokens of vocabulary, "
       "others at 512/114 and 32128, unless told otherwise.";
   tool.prints_results = true;
@@ -193,6 +195,7 @@ struct Result {
   MeasuredStep median;
   double fastest = 0, slowest = 0;  // seconds
   double peak_flops = 0;            // a second
+  double memory_rate = 0;           // bytes a second
   int64_t resident_bytes = 0, tensor_bytes = 0;
 };
 
@@ -202,13 +205,29 @@ int64_t peak_resident_bytes() {
   return int64_t{usage.ru_maxrss} * 1024;
 }
 
-// Floating-point operations a second, of all ranks together.
-double measure_peak(World& world, DType dtype) {
+// What `rate` measures, in billions a second, of all ranks together.
+template <class Rate>
+double measure_of_all(World& world, const Rate& rate) {
   world.group().barrier();
-  Tensor peak =
-      Tensor::from({1}, std::vector<double>{1e9 * kernels::cpu::measure_matmul_peak(dtype)});
-  world.group().all_reduce(peak);
-  return peak.data<double>()[0];
+  Tensor sum = Tensor::from({1}, std::vector<double>{1e9 * rate()});
+  world.group().all_reduce(sum);
+  return sum.data<double>()[0];
+}
+
+// The least time that an operation can take on this machine.
+struct Bound {
+  double seconds = 0;
+  const char* name = nullptr;  // "flops" or "bytes"; null where neither is known
+};
+
+// Operations are those of one rank, peaks those of all.
+Bound bound_of(const ProfileEntry& op, const Result& result, int64_t ranks) {
+  const auto share = static_cast<double>(ranks);
+  const double by_flops = share * op.flops / result.peak_flops;
+  const double by_bytes = share * op.bytes / result.memory_rate;
+  if (by_flops <= 0 && by_bytes <= 0) return {};
+  if (by_flops >= by_bytes) return {by_flops, "flops"};
+  return {by_bytes, "bytes"};
 }
 
 // Sent by this rank so far.
@@ -229,8 +248,9 @@ Result measure(World& world, const Plan& plan, const Options& o) {
   const RandomText text(plan.model.vocab_size, std::max<int64_t>(100 * window, 1 << 18), o.seed);
   const Dataset dataset({{text.path(), 1.0}}, data);
 
+  const auto matmul_peak = [&] { return kernels::cpu::measure_matmul_peak(plan.compute); };
   Result result;
-  result.peak_flops = measure_peak(world, plan.compute);
+  result.peak_flops = measure_of_all(world, matmul_peak);
   const Mesh mesh(world, plan.mesh);
   const MeshPart part = mesh.data_part();
   Model model(plan.model, plan.compute, {}, mesh);
@@ -273,10 +293,11 @@ Result measure(World& world, const Plan& plan, const Options& o) {
   result.fastest = steps.front().seconds;
   result.slowest = steps.back().seconds;
   result.median = std::move(steps[(steps.size() - 1) / 2]);
-  // Other work on the machine and its clock change in the meantime: the better figure is the peak.
-  result.peak_flops = std::max(result.peak_flops, measure_peak(world, plan.compute));
   result.resident_bytes = peak_resident_bytes();
   result.tensor_bytes = allocator_stats().peak_bytes;
+  // Other work on the machine and its clock change in the meantime: the better figure is the peak.
+  result.peak_flops = std::max(result.peak_flops, measure_of_all(world, matmul_peak));
+  result.memory_rate = measure_of_all(world, [] { return kernels::cpu::measure_memory_rate(); });
   return result;
 }
 
@@ -307,21 +328,36 @@ std::string json_text(const Options& o, const Plan& plan, const Result& result) 
                                  {"gflops", rate * 1e-9},
                                  {"peak_gflops", result.peak_flops * 1e-9},
                                  {"share_of_peak", rate / result.peak_flops},
+                                 {"memory_gigabytes_per_second", result.memory_rate * 1e-9},
                                  {"comm_share", result.median.comm_seconds / seconds},
                                  {"comm_messages", result.median.sent.messages},
                                  {"comm_bytes", result.median.sent.bytes},
                                  {"peak_memory_bytes", result.resident_bytes},
                                  {"peak_tensor_bytes", result.tensor_bytes}};
   auto ops = nlohmann::ordered_json::array();
+  double bounds = 0;
   for (const ProfileEntry& op : result.median.profile.entries()) {
-    ops.push_back({{"name", op.name},
-                   {"seconds", op.seconds},
-                   {"gflops", per_second(op.flops, op.seconds) * 1e-9},
-                   {"calls", op.calls},
-                   {"share_of_step", op.seconds / seconds},
-                   {"share_of_peak", per_second(op.flops, op.seconds) / result.peak_flops},
-                   {"gigabytes_per_second", per_second(op.bytes, op.seconds) * 1e-9}});
+    const Bound bound = bound_of(op, result, plan.mesh.ranks());
+    bounds += bound.seconds;
+    nlohmann::ordered_json entry = {
+        {"name", op.name},
+        {"seconds", op.seconds},
+        {"gflops", per_second(op.flops, op.seconds) * 1e-9},
+        {"calls", op.calls},
+        {"share_of_step", op.seconds / seconds},
+        {"share_of_peak", per_second(op.flops, op.seconds) / result.peak_flops},
+        {"gigabytes_per_second", per_second(op.bytes, op.seconds) * 1e-9},
+        {"flops", op.flops},
+        {"bytes", op.bytes},
+        {"bound", nullptr},
+        {"share_of_bound", nullptr}};
+    if (bound.name != nullptr) {
+      entry["bound"] = bound.name;
+      entry["share_of_bound"] = per_second(bound.seconds, op.seconds);
+    }
+    ops.push_back(std::move(entry));
   }
+  json["share_of_bounds"] = bounds / seconds;
   json["ops"] = ops;
   json["unaccounted_seconds"] = seconds - result.median.profile.seconds();
   return json.dump() + "\n";
@@ -330,38 +366,46 @@ std::string json_text(const Options& o, const Plan& plan, const Result& result) 
 std::string table_text(const Options& o, const Plan& plan, const Result& result) {
   const double seconds = result.median.seconds;
   const auto positions = static_cast<double>(plan.rows * (plan.input_length + plan.target_length));
+  double bounds = 0;
+  for (const ProfileEntry& op : result.median.profile.entries()) {
+    bounds += bound_of(op, result, plan.mesh.ranks()).seconds;
+  }
   std::string out = fmt::format(
-      "{}, {} experts, {:.1f} M parameters | {} on cpu, {} threads | {} x {}/{} positions\n"
+      "{}, {} experts, {:.1f} M parameters | {} x {}/{} positions\n"
+      "{} on cpu, {} threads | {:.1f} GFLOP/s, {:.1f} % of the peak of {:.1f}\n"
       "step {:.1f} ms, median of {} ({:.1f} to {:.1f}) | {:.0f} tokens/s\n"
-      "{:.1f} GFLOP/s, {:.1f} % of the peak of {:.1f} | {:.2f} GB resident, {:.2f} GB in tensors\n",
+      "peak memory {:.2f} GB resident, {:.2f} GB in tensors | memory streams {:.1f} GB/s\n"
+      "the bounds of all operations add up to {:.1f} % of the step\n",
       o.model.preset, plan.model.experts,
-      static_cast<double>(count_parameters(plan.model).total) * 1e-6,
-      compute_dtype_option(plan.compute), num_threads(), plan.rows, plan.input_length,
-      plan.target_length, seconds * 1e3, o.steps, result.fastest * 1e3, result.slowest * 1e3,
-      positions / seconds, plan.flops / seconds * 1e-9,
-      100 * plan.flops / seconds / result.peak_flops, result.peak_flops * 1e-9,
-      static_cast<double>(result.resident_bytes) * 1e-9,
-      static_cast<double>(result.tensor_bytes) * 1e-9);
+      static_cast<double>(count_parameters(plan.model).total) * 1e-6, plan.rows, plan.input_length,
+      plan.target_length, compute_dtype_option(plan.compute), num_threads(),
+      plan.flops / seconds * 1e-9, 100 * plan.flops / seconds / result.peak_flops,
+      result.peak_flops * 1e-9, seconds * 1e3, o.steps, result.fastest * 1e3, result.slowest * 1e3,
+      positions / seconds, static_cast<double>(result.resident_bytes) * 1e-9,
+      static_cast<double>(result.tensor_bytes) * 1e-9, result.memory_rate * 1e-9,
+      100 * bounds / seconds);
   if (plan.mesh.ranks() > 1) {
     out += fmt::format(
         "{} ranks on mesh {} | rank 0: {:.1f} % of a step in collectives, {} messages, {:.2f} MB\n",
         plan.mesh.ranks(), plan.mesh.str(), 100 * result.median.comm_seconds / seconds,
         result.median.sent.messages, static_cast<double>(result.median.sent.bytes) * 1e-6);
   }
-  out += fmt::format("\n{:<32}{:>6}{:>10}{:>8}{:>9}{:>8}{:>8}\n", "operation", "calls", "ms",
-                     "step %", "GFLOP/s", "peak %", "GB/s");
-  const auto rate = [](double value, double scale) {
-    return value > 0 ? fmt::format("{:.1f}", value * scale) : std::string("-");
+  out += fmt::format("\n{:<31}{:>5}{:>9}{:>7}{:>8}{:>8}{:>6}{:>6}\n", "operation", "calls", "ms",
+                     "step %", "GFLOP", "MB", "bound", "% of");
+  const auto amount = [](double value) {
+    return value > 0 ? fmt::format("{:.2f}", value) : std::string("-");
   };
   for (const ProfileEntry& op : result.median.profile.entries()) {
-    const double flops = per_second(op.flops, op.seconds);
-    out += fmt::format("{:<32}{:>6}{:>10.2f}{:>8.1f}{:>9}{:>8}{:>8}\n", op.name, op.calls,
-                       op.seconds * 1e3, 100 * op.seconds / seconds, rate(flops, 1e-9),
-                       rate(flops, 100 / result.peak_flops),
-                       rate(per_second(op.bytes, op.seconds), 1e-9));
+    const Bound bound = bound_of(op, result, plan.mesh.ranks());
+    out += fmt::format("{:<31}{:>5}{:>9.2f}{:>7.1f}{:>8}{:>8}{:>6}{:>6}\n", op.name, op.calls,
+                       op.seconds * 1e3, 100 * op.seconds / seconds, amount(op.flops * 1e-9),
+                       amount(op.bytes * 1e-6), bound.name == nullptr ? "-" : bound.name,
+                       bound.name == nullptr
+                           ? "-"
+                           : fmt::format("{:.1f}", 100 * per_second(bound.seconds, op.seconds)));
   }
   const double rest = seconds - result.median.profile.seconds();
-  out += fmt::format("{:<38}{:>10.2f}{:>8.1f}\n", "unaccounted", rest * 1e3, 100 * rest / seconds);
+  out += fmt::format("{:<36}{:>9.2f}{:>7.1f}\n", "unaccounted", rest * 1e3, 100 * rest / seconds);
   return out;
 }
 
