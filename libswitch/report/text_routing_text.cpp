@@ -34,7 +34,7 @@ std::string join_within(const std::vector<std::string>& parts, const char* betwe
   std::string text;
   for (const std::string& part : parts) {
     const std::string longer = text.empty() ? part : text + between + part;
-    if (display_width(longer) > columns) break;
+    if (display_width(longer) > columns) continue;
     text = longer;
   }
   return text;
