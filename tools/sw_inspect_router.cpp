@@ -209,6 +209,7 @@ std::vector<RouterReport> make_reports(const Options& options, const ToolRun& to
     log::debug("{} | step {} | digest {}", shown, reader.meta().step, reader.digest());
     reports.push_back(options.data.empty() ? router_report(reader, shown, options.samples)
                                            : evaluate_routers(reader, shown, how));
+    if (!options.html.empty() && !options.data.empty()) add_history(reader, reports.back());
   }
   return reports;
 }

@@ -169,7 +169,7 @@ std::string lines_svg(std::span<const ChartLine> lines, std::span<const int64_t>
     }
   }
   const double tick = tick_of((top - bottom) / 4);
-  bottom = std::floor(bottom / tick + 1e-9) * tick;
+  bottom = std::floor(bottom / tick + 1e-9) * tick + 0.0;  // no minus before a zero
   const auto ticks = std::max(1, static_cast<int>(std::ceil((top - bottom) / tick - 1e-9)));
   top = bottom + tick * ticks;
   std::string text =
@@ -178,7 +178,8 @@ std::string lines_svg(std::span<const ChartLine> lines, std::span<const int64_t>
     const double y = kTop + kHeight * static_cast<double>(i) / ticks;
     text += fmt::format(
         "<line class=grid x1={} x2={} y1={:.4g} y2={:.4g} /><text x={} y={:.4g} class=y>{}</text>",
-        kLeft, kLeft + kWidth, y, y, kLeft - 5, y + 4, fmt::format("{:.4g}", top - tick * i));
+        kLeft, kLeft + kWidth, y, y, kLeft - 5, y + 4,
+        fmt::format("{:.4g}", i == ticks ? bottom + 0.0 : top - tick * i));
   }
   text += fmt::format("<text x={} y={}>step {}</text><text x={} y={} class=y>{}</text>", kLeft,
                       kTop + kHeight + 16, grouped(steps.front()), kLeft + kWidth,

@@ -69,12 +69,8 @@ std::string title_html(const RouterReport& report) {
     }
     text += "</p>";
   } else if (report.samples > 0) {
-    text += fmt::format(
-        "<p class=faint>Loads: {} samples of telemetry, steps {} to {}; courses: {} samples from "
-        "step {}</p>",
-        report.samples, grouped(report.first_step), grouped(report.last_step),
-        grouped(static_cast<int64_t>(report.history_steps.size())),
-        grouped(report.history_steps.front()));
+    text += fmt::format("<p class=faint>Loads: {} samples of telemetry, steps {} to {}</p>",
+                        report.samples, grouped(report.first_step), grouped(report.last_step));
   }
   return text;
 }
@@ -98,9 +94,9 @@ std::string layers_table(const RouterReport& report) {
     const RouterStatistics& s = layer.statistics;
     const LoadFigures load = load_figures(s);
     const std::vector<double> loads = loads_in(s, experts_by_load(s));
-    text += "<tr>" + cell(html_escape(s.name)) +
-            cell(bars_svg(loads, load_top(loads), 1, 120, 24)) + cell(grouped(s.experts)) +
-            cell(grouped(s.tokens)) + cell(number(s.max_over_mean(), 2), s.max_over_mean() > 2) +
+    text += "<tr>" + cell(html_escape(s.name)) + cell(bars_svg(loads, load_top(loads), 1, 90, 24)) +
+            cell(grouped(s.experts)) + cell(grouped(s.tokens)) +
+            cell(number(s.max_over_mean(), 2), s.max_over_mean() > 2) +
             cell(number(load.min_over_mean, 2)) + cell(number(load.cv, 2)) +
             cell(number(s.load_entropy(), 3), s.load_entropy() < 0.8) + cell(number(load.gini, 2)) +
             cell(std::to_string(s.dead()), s.dead() > 0) + cell(std::to_string(load.starving)) +
@@ -135,7 +131,11 @@ std::string charts_html(const RouterReport& report, const std::string& id) {
   const auto doubles = [](const std::vector<int64_t>& v) {
     return std::vector<double>(v.begin(), v.end());
   };
-  std::string text = "<h2>Over training</h2><p class=faint>";
+  std::string text = fmt::format(
+      "<h2>Over training</h2><p class=faint>{} samples of telemetry, steps {} to {}.</p><p "
+      "class=faint>",
+      grouped(static_cast<int64_t>(report.history_steps.size())),
+      grouped(report.history_steps.front()), grouped(report.history_steps.back()));
   for (size_t i = 0; i < report.layers.size(); ++i) {
     text += fmt::format("<span class=chip><span class=key style='background:{}'></span>{}</span>",
                         color_of(report, i), html_escape(report.layers[i].statistics.name));

@@ -31,10 +31,10 @@ struct Row {
 constexpr std::array kFigures = {&Row::max,     &Row::cv,         &Row::entropy,
                                  &Row::gini,    &Row::dead,       &Row::starving,
                                  &Row::dropped, &Row::confidence, &Row::capacity_use};
-constexpr int kFigureColumns = 53;
+constexpr int kFigureColumns = 52;
 
 std::string head() {
-  return fmt::format(" {:>6}{:>6}{:>8}{:>5}{:>5}{:>6}{:>6}{:>5}{:>5}", "max", "cv", "entropy",
+  return fmt::format(" {:>6}{:>6}{:>8}{:>5}{:>5}{:>6}{:>5}{:>5}{:>5}", "max", "cv", "entropy",
                      "gini", "dead", "starv", "drop", "conf", "full");
 }
 
@@ -63,7 +63,7 @@ std::string count_text(double count, int decimals) {
 
 std::string figures(const Row& row, int decimals_of_counts) {
   const std::string full = number(100 * row.capacity_use, 0);
-  return fmt::format(" {:>6}{:>6}{:>8}{:>5}{:>5}{:>6}{:>6}{:>5}{:>5}", number(row.max, 2),
+  return fmt::format(" {:>6}{:>6}{:>8}{:>5}{:>5}{:>6}{:>5}{:>5}{:>5}", number(row.max, 2),
                      number(row.cv, 2), number(row.entropy, 3), number(row.gini, 2),
                      count_text(row.dead, decimals_of_counts),
                      count_text(row.starving, decimals_of_counts), share(row.dropped),

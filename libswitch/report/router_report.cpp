@@ -207,6 +207,18 @@ RouterReport router_report(const CheckpointReader& reader, const std::string& na
   return out;
 }
 
+void add_history(const CheckpointReader& reader, RouterReport& report) {
+  if (reader.read_telemetry().router.step.empty()) return;
+  RouterReport telemetry = router_report(reader, report.checkpoint);
+  if (telemetry.layers.size() != report.layers.size()) return;
+  report.history_steps = std::move(telemetry.history_steps);
+  report.course_steps = std::move(telemetry.course_steps);
+  for (size_t i = 0; i < report.layers.size(); ++i) {
+    report.layers[i].history = std::move(telemetry.layers[i].history);
+    report.layers[i].course = std::move(telemetry.layers[i].course);
+  }
+}
+
 std::vector<int64_t> experts_by_load(const RouterStatistics& statistics) {
   std::vector<int64_t> order(static_cast<size_t>(statistics.experts));
   std::iota(order.begin(), order.end(), 0);

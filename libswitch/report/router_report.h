@@ -80,6 +80,10 @@ struct RouterEvaluation {
 RouterReport evaluate_routers(const CheckpointReader& reader, const std::string& name,
                               const RouterEvaluation& how);
 
+/// Gives a report from data the history and courses of the same checkpoint's telemetry, where that
+/// has any.
+void add_history(const CheckpointReader& reader, RouterReport& report);
+
 /// Name, step and digest; no layers.
 RouterReport describe_checkpoint(const CheckpointReader& reader, const std::string& name);
 

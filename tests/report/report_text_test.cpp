@@ -36,11 +36,11 @@ TEST(ReportText, HasARowPerLayer) {
   EXPECT_THAT(lines[0], HasSubstr("decoder/block_001: 1 of 4 experts dead since step 30"));
   EXPECT_THAT(lines[4], HasSubstr("3 samples of telemetry, steps 30 to 50"));
   EXPECT_EQ(lines[6],
-            "# layer             load    max    cv entropy gini dead starv  drop conf full");
+            "# layer             load    max    cv entropy gini dead starv drop conf full");
   EXPECT_EQ(lines[7],
-            "0 encoder/block_001 ▅▄▄▄   1.04  0.03   1.000 0.02    0     0  1.0% 0.50  82%");
+            "0 encoder/block_001 ▅▄▄▄   1.04  0.03   1.000 0.02    0     0 1.0% 0.50  82%");
   EXPECT_EQ(lines[8],
-            "1 decoder/block_001 █▃▂·   2.80  1.08   0.578 0.55    1     0   10% 0.75  75%");
+            "1 decoder/block_001 █▃▂·   2.80  1.08   0.578 0.55    1     0  10% 0.75  75%");
 }
 
 TEST(ReportText, HasMeansOfEncoderAndDecoderWhereBothHaveSeveralLayers) {

@@ -175,6 +175,20 @@ TEST(RouterReport, ReadsACheckpoint) {
   EXPECT_EQ(report.layers[1].statistics.chosen, (std::vector<int64_t>{2100, 600, 300, 0}));
 }
 
+TEST(RouterReport, AddsTheHistoryToAReportFromData) {
+  const Folder folder;
+  save_router_checkpoint(folder / "a.h5", skewed_telemetry());
+  const CheckpointReader reader(folder / "a.h5");
+  RouterReport report = report_of(even_telemetry(), "a.h5");
+  report.history_steps.clear();
+  report.layers[1].history = {};
+  add_history(reader, report);
+  EXPECT_EQ(report.history_steps.size(), 5u);
+  EXPECT_EQ(report.layers[1].history.dead, (std::vector<int64_t>{0, 0, 1, 1, 1}));
+  EXPECT_EQ(report.layers[1].course.size(), 20u);
+  EXPECT_EQ(report.layers[1].statistics.dead(), 0);  // the figures stay those of the data
+}
+
 TEST(RouterReport, TakesTheNumberOfExpertsFromTheRouter) {
   const Folder folder;
   RouterTelemetry t = even_telemetry();
