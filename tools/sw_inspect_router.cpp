@@ -67,7 +67,11 @@ ToolDescription description() {
       "confidence, capacity, aux, z, tokens, experts, with --data same, and for two checkpoints "
       "drift, cosine and saturation with numbers, joined by and, or and parentheses; 5% is 0.05, "
       "and for dead and starving a share of the experts. When it holds for any layer of any "
-      "checkpoint given, the exit code is 1.";
+      "checkpoint given, the exit code is 1.\n\n"
+      "--json prints one object: checkpoint, step, digest, source, layers and verdicts; with "
+      "--over-time history_steps and every layer's history, with --data every layer's routing "
+      "(experts with their top_tokens, classes, domains, deciles), with two checkpoints other and "
+      "drift.";
   tool.positional_name = "CHECKPOINT";
   tool.min_positionals = 1;
   tool.max_positionals = 2;

@@ -164,6 +164,7 @@ std::string lines_svg(std::span<const ChartLine> lines, std::span<const int64_t>
   for (const ChartLine& line : lines) {
     drawn.push_back(means(line.values, 160));
     for (const double value : drawn.back()) {
+      if (!std::isfinite(value)) continue;
       bottom = std::min(bottom, value);
       top = std::max(top, value);
     }
@@ -190,6 +191,7 @@ std::string lines_svg(std::span<const ChartLine> lines, std::span<const int64_t>
     for (size_t i = 0; i < values.size(); ++i) {
       const double x =
           values.size() > 1 ? static_cast<double>(i) / static_cast<double>(values.size() - 1) : 0.5;
+      if (!std::isfinite(values[i])) continue;
       const double y = std::clamp((values[i] - bottom) / (top - bottom), 0.0, 1.0);
       points += fmt::format("{:.1f},{:.1f} ", kLeft + x * kWidth, kTop + kHeight * (1 - y));
     }

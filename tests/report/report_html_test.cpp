@@ -165,6 +165,8 @@ TEST(HtmlPicture, ChartsTakeInAllValues) {
   EXPECT_THAT(svg, HasSubstr(">0</text>"));
   EXPECT_THAT(svg, HasSubstr("2,000"));
   EXPECT_THAT(svg, HasSubstr("a&lt;b"));
+  const std::vector<ChartLine> gap = {{"a", "red", {1, NAN}}};
+  EXPECT_THAT(lines_svg(gap, steps, 0, 0), Not(HasSubstr("nan")));
   const std::vector<ChartLine> flat = {{"a", "red", {0, 0}}};
   EXPECT_THAT(lines_svg(flat, steps, 0, 0), Not(HasSubstr("nan")));
 }

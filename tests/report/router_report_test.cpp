@@ -1,12 +1,16 @@
 #include "libswitch/report/router_report.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include <cmath>
 #include <cstdlib>
+#include <fstream>
+#include <span>
 
+#include "libswitch/base/file.h"
 #include "libswitch/report/report_data.h"
 #include "libswitch/report/report_text.h"
 #include "libswitch/report/router_drift.h"
@@ -243,6 +247,83 @@ TEST(RouterReport, CosineComparesRoutersOfTwoCheckpoints) {
   EXPECT_NEAR(drift[0].router_cosine, 1, 1e-12);
   add_router_cosines(a, b, drift);  // columns 0 and 2 turn round, 1 and 3 stay
   EXPECT_NEAR(drift[0].router_cosine, 0, 1e-12);
+}
+
+TEST(RouterReport, ReadsNoWeights) {
+  const Folder folder;
+  save_router_checkpoint(folder / "a.h5", skewed_telemetry());
+  std::string bytes = read_file(folder / "a.h5");
+  std::string weights;  // a router of ones
+  for (int i = 0; i < 12; ++i) weights += std::string("\0\0\x80\x3f", 4);
+  const size_t at = bytes.find(weights);
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 2] ^= 1;
+  std::ofstream(folder / "a.h5", std::ios::binary) << bytes;
+  const CheckpointReader reader(folder / "a.h5");
+  EXPECT_EQ(router_report(reader, "a.h5").layers.size(), 2u);
+  int refused = 0;
+  for (const char* path :
+       {"/model/encoder/block_001/moe/router", "/model/decoder/block_001/moe/router"}) {
+    try {
+      reader.read(path);
+    } catch (const Error& error) {
+      refused += error.kind() == ErrorKind::corrupt;
+    }
+  }
+  EXPECT_EQ(refused, 1);
+}
+
+// A checkpoint as large as Switch-Base's with 256 experts and a long run's telemetry, to see that
+// its size costs a report nothing. Takes 15 GB in $SW_SAMPLES.
+TEST(RouterReport, DISABLED_WritesALargeCheckpoint) {
+  constexpr int64_t kLayers = 12, kExperts = 256, kWidth = 768;
+  const char* folder = std::getenv("SW_SAMPLES");
+  ASSERT_NE(folder, nullptr);
+  std::vector<TensorEntry> entries;
+  RouterTelemetry t;
+  t.experts = kExperts;
+  for (int64_t l = 0; l < kLayers; ++l) {
+    const std::string name =
+        fmt::format("{}/block_{:03}", l < 6 ? "encoder" : "decoder", l % 6 * 2 + 1);
+    t.layer_name.push_back(name);
+    const std::string path = "/model/" + name + "/moe/";
+    entries.push_back({path + "router", DType::f32, {kWidth, kExperts}, {"d_model", "expert"}});
+    for (const char* matrix : {"wi", "wo"}) {
+      entries.push_back(
+          {path + matrix, DType::f32, {kExperts, kWidth, kWidth}, {"expert", "in", "out"}});
+    }
+  }
+  uint32_t state = 1;
+  for (int64_t row = 0; row < 1800; ++row) {
+    t.step.push_back(500 * (row + 1));
+    for (int64_t cell = 0; cell < kLayers * kExperts; ++cell) {
+      state = state * 1664525 + 1013904223;
+      const bool dead = cell / kExperts == 9 && cell % 37 == 5 && row > 80;
+      t.tokens.push_back(dead ? 0 : 100 + (state >> 16) % 100);
+      t.prob_sum.push_back(150);
+    }
+    t.dropped.insert(t.dropped.end(), kLayers, 800);
+    t.capacity.insert(t.capacity.end(), kLayers, 190);
+    for (auto* series : {&t.entropy, &t.confidence, &t.aux, &t.z}) {
+      series->insert(series->end(), kLayers, 0.5f);
+    }
+  }
+  CheckpointMeta meta;
+  meta.step = t.step.back();
+  meta.optimizer = "adafactor";
+  Telemetry telemetry;
+  telemetry.router = std::move(t);
+  CheckpointWriter writer(std::filesystem::path(folder) / "large.h5", entries, meta, telemetry);
+  for (const TensorEntry& entry : entries) {
+    Tensor tensor = Tensor::empty(entry.shape, entry.dtype);
+    for (float& value :
+         std::span(tensor.data<float>(), static_cast<size_t>(entry.shape.elements()))) {
+      state = state * 1664525 + 1013904223;
+      value = static_cast<float>(state) * 0x1p-40f;
+    }
+    writer.write_tensor(entry.path, tensor);
+  }
+  EXPECT_GT(writer.finish().bytes, int64_t{10'000'000'000});
 }
 
 // Writes the checkpoints that the cases of tests/cli/sw-inspect-router read (see the README there).
