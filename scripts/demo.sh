@@ -54,7 +54,8 @@ for model in dense switch; do
   run sw-eval "$out/$model" --data "$out/heldout.swt" --json >"$out/$model.json"
   cat "$out/$model.json"
 done
-run sw-inspect-router "$out/switch"
+run sw-inspect-router "$out/switch" --data "$out/heldout.swt"
+run sw-inspect-router "$out/switch" --data "$out/heldout.swt" --html "$out/router.html"
 
 printf '\nThe commands above:\n'
 sed 's/^/  /' "$out/commands.txt"
