@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -37,16 +38,54 @@ class Permutation {
   }
   template <class T>
   void copy_elements(const T* from, T* to, bool back) const {
-    parallel_for(size_[0] * size_[1], 64, [&](int64_t begin, int64_t end) {
-      for (int64_t line = begin; line < end; ++line) {
-        const int64_t stored = line / size_[1] * stride_[0] + line % size_[1] * stride_[1];
-        for (int64_t j = 0; j < size_[2]; ++j) {
-          const int64_t here = line * size_[2] + j, there = stored + j * stride_[2];
-          to[back ? there : here] = from[back ? here : there];
+    // Where the first dimension is the dense one of the stored tensor, several of its lines are
+    // taken together, so that cache lines are read and written as a whole.
+    const int64_t together = stride_[2] == 1 ? 1 : kTogether;
+    const int64_t blocks = (size_[0] + together - 1) / together;
+    parallel_for(blocks * size_[1], 64 / together, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t first = task / size_[1] * together, row = task % size_[1];
+        const int64_t lines = std::min(together, size_[0] - first);
+        for (int64_t j = 0; j < size_[2]; j += kRun) {
+          const int64_t run = std::min(kRun, size_[2] - j);
+          const int64_t here = (first * size_[1] + row) * size_[2] + j;
+          const int64_t there = first * stride_[0] + row * stride_[1] + j * stride_[2];
+          if (back) {
+            copy_block(from + here, size_[1] * size_[2], 1, to + there, stride_[0], stride_[2],
+                       lines, run);
+          } else {
+            copy_block(from + there, stride_[0], stride_[2], to + here, size_[1] * size_[2], 1,
+                       lines, run);
+          }
         }
       }
     });
   }
+
+  // A block of `lines` x `run` elements with any strides, by way of a dense one: lines far apart
+  // would push one another out of the cache.
+  template <class T>
+  static void copy_block(const T* from, int64_t from_line, int64_t from_step, T* to,
+                         int64_t to_line, int64_t to_step, int64_t lines, int64_t run) {
+    T block[kTogether * kRun];
+    const auto each = [&](int64_t line_stride, const auto& fn) {
+      if (line_stride == 1) {
+        for (int64_t j = 0; j < run; ++j) {
+          for (int64_t i = 0; i < lines; ++i) fn(i, j);
+        }
+      } else {
+        for (int64_t i = 0; i < lines; ++i) {
+          for (int64_t j = 0; j < run; ++j) fn(i, j);
+        }
+      }
+    };
+    each(from_line,
+         [&](int64_t i, int64_t j) { block[i * kRun + j] = from[i * from_line + j * from_step]; });
+    each(to_line,
+         [&](int64_t i, int64_t j) { to[i * to_line + j * to_step] = block[i * kRun + j]; });
+  }
+
+  static constexpr int64_t kTogether = 16, kRun = 64;
   std::array<int64_t, 3> size_{};    // of the permuted tensor
   std::array<int64_t, 3> stride_{};  // of its dimensions in the stored tensor
 };

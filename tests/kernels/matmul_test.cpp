@@ -207,20 +207,22 @@ TEST(Matmul, TilesCoverEveryElementOnce) {
         {.m = 2048, .n = 768, .k = 768},   {.m = 513, .n = 3073, .k = 7},
         {.m = 17, .n = 32128, .k = 512},   {.m = 4000, .n = 8, .k = 0},
         {.m = 300, .n = 193, .k = 100000}, {.m = 5000, .n = 1057, .k = 64}};
-    std::vector<std::vector<int>> covered;
-    for (const auto& p : products) covered.emplace_back(static_cast<size_t>(p.m * p.n));
-    for (const cpu::Tile& tile : cpu::cut_into_tiles(products, threads)) {
-      const cpu::Product& p = products[static_cast<size_t>(tile.product)];
-      ASSERT_GT(tile.rows, 0);
-      ASSERT_GT(tile.columns, 0);
-      for (int64_t i = tile.row; i < tile.row + tile.rows; ++i) {
-        for (int64_t j = tile.column; j < tile.column + tile.columns; ++j) {
-          ++covered[static_cast<size_t>(tile.product)].at(static_cast<size_t>(i * p.n + j));
+    for (const auto multiplier : {cpu::BlockMultiplier::primitive, cpu::BlockMultiplier::panels}) {
+      std::vector<std::vector<int>> covered;
+      for (const auto& p : products) covered.emplace_back(static_cast<size_t>(p.m * p.n));
+      for (const cpu::Tile& tile : cpu::cut_into_tiles(products, threads, multiplier)) {
+        const cpu::Product& p = products[static_cast<size_t>(tile.product)];
+        ASSERT_GT(tile.rows, 0);
+        ASSERT_GT(tile.columns, 0);
+        for (int64_t i = tile.row; i < tile.row + tile.rows; ++i) {
+          for (int64_t j = tile.column; j < tile.column + tile.columns; ++j) {
+            ++covered[static_cast<size_t>(tile.product)].at(static_cast<size_t>(i * p.n + j));
+          }
         }
       }
-    }
-    for (const auto& counts : covered) {
-      EXPECT_TRUE(std::all_of(counts.begin(), counts.end(), [](int x) { return x == 1; }));
+      for (const auto& counts : covered) {
+        EXPECT_TRUE(std::all_of(counts.begin(), counts.end(), [](int x) { return x == 1; }));
+      }
     }
   }
 }

@@ -46,7 +46,8 @@ struct Tile {
 };
 
 /// Cuts all products into tiles of about equal work, enough of them to keep `threads` threads busy.
-std::vector<Tile> cut_into_tiles(const std::vector<Product>& products, int threads);
+std::vector<Tile> cut_into_tiles(const std::vector<Product>& products, int threads,
+                                 BlockMultiplier multiplier);
 
 /// Computes all products, or adds them to what c holds. operand: f32, bf16 or f64; result: the
 /// same, or f32 for bf16.
