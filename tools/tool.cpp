@@ -296,6 +296,7 @@ int run_tool(int argc, char** argv, const ToolDescription& tool, const DeclareOp
              const RunTool& run) {
   keep_standard_streams();
   std::signal(SIGPIPE, tool.ignores_sigpipe ? SIG_IGN : SIG_DFL);
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file size is an error of the write
   const int code = run_and_catch(argc, argv, tool, declare, run);
   // Ranks that wait for this one must not wait for ever. Results that are negative or a stop on
   // request are the same on all ranks.

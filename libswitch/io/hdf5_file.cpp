@@ -58,6 +58,13 @@ std::string hdf5_message() {
       },
       &text);
   H5Eclear2(H5E_DEFAULT);
+  // Of a failed system call it tells times and addresses over several lines: what the system said
+  // is enough.
+  constexpr std::string_view kSystem = "error message = '";
+  if (const size_t begin = text.find(kSystem); begin != text.npos) {
+    const size_t end = text.find('\'', begin + kSystem.size());
+    text = text.substr(begin + kSystem.size(), end - begin - kSystem.size());
+  }
   return text;
 }
 

@@ -68,6 +68,11 @@ std::optional<std::filesystem::path> RunDirectory::newest_checkpoint() const {
   return std::nullopt;
 }
 
+void RunDirectory::make_checkpoints_folder() const {
+  std::error_code error;
+  std::filesystem::create_directory(path_ / "checkpoints", error);
+}
+
 void RunDirectory::write_config(const std::string& toml) const {
   write_file_atomically(config_file(), toml);
 }

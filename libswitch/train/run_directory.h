@@ -34,6 +34,9 @@ class RunDirectory {
 
   /// The newest whole checkpoint, if there is any.
   std::optional<std::filesystem::path> newest_checkpoint() const;
+  /// Makes the folder of the checkpoints again where somebody removed it. No errors: the save that
+  /// follows has them.
+  void make_checkpoints_folder() const;
   void write_config(const std::string& toml) const;
   /// After a commit: moves `latest` and removes checkpoints beyond the `keep` newest.
   void committed(const std::filesystem::path& checkpoint, int64_t keep) const;

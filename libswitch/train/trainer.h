@@ -141,6 +141,7 @@ class Trainer {
   // trainer_saving.cpp
   void save_and_go_on();
   void save_or_fail();
+  void sync_metrics();
   bool begin_save(CheckpointSave::Source source);
   bool finish_save();
   void count_save_failure(int64_t step, const std::string& reason);

@@ -38,6 +38,16 @@ CheckpointMeta Trainer::checkpoint_meta(double rate) const {
   return meta;
 }
 
+// Metrics that cannot be written are no reason to go without a checkpoint.
+void Trainer::sync_metrics() {
+  if (!metrics_) return;
+  try {
+    metrics_->sync();
+  } catch (const Error& error) {
+    log::warn("{}; the checkpoint of step {} goes without", error.what(), step_);
+  }
+}
+
 // Whether it has begun. A snapshot is then written by a thread of its own.
 bool Trainer::begin_save(CheckpointSave::Source source) {
   announce(TrainPhase::save);
@@ -45,9 +55,8 @@ bool Trainer::begin_save(CheckpointSave::Source source) {
   since_save_began_.restart();
   background_step_ = step_;
   try {
-    agree_on(world_, [this] {
-      if (metrics_) metrics_->sync();
-    });
+    sync_metrics();
+    if (writes()) run_.make_checkpoints_folder();
     background_ = std::make_unique<CheckpointSave>(
         run_.checkpoint_file(step_), model_, optimizer_, checkpoint_meta(train_.lr),
         telemetry_.telemetry(), source, hooks_.file_calls);
