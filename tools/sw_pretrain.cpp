@@ -5,6 +5,7 @@
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/fault.h"
+#include "libswitch/base/log.h"
 #include "libswitch/base/timer.h"
 #include "libswitch/train/metrics.h"
 #include "libswitch/train/pretrain_run.h"
@@ -28,7 +29,9 @@ sw::ToolDescription describe() {
       "USR1, TERM or INT, or a file STOP in the run folder: commit a checkpoint and end with exit "
       "code 75; the same command line goes on. A second INT ends at once. USR2, or a file SAVE: "
       "commit a checkpoint and go on. HUP: open the log file anew. Under mpirun use USR1: it kills "
-      "its processes soon after TERM or INT.";
+      "its processes soon after TERM or INT. Before training has begun there is nothing to save, "
+      "and "
+      "a stop ends the process at once, with 75 (INT: 130).";
   tool.ignores_sigpipe = true;
   tool.memory_hint = "lower --batch, or give --accumulate or --recompute full";
   tool.exit_notes = {{75, "stopped on request, with a checkpoint: start again to go on"},
@@ -36,7 +39,8 @@ sw::ToolDescription describe() {
                      {81, "ranks hold different weights where they should hold the same"},
                      {82, "a rank hangs"}};
   tool.environment = {{"SW_FAULT", sw::fault_help()}};
-  tool.see_also = {"sw-tokenize(1)", "sw-eval(1)", "sw-inspect-router(1)", "swt(5)"};
+  tool.see_also = {"sw-tokenize(1)", "sw-eval(1)", "sw-inspect-router(1)", "swt(5)",
+                   "switch-checkpoint(5)"};
   return tool;
 }
 
@@ -45,8 +49,11 @@ void print_line(const std::string& text) {
   std::fflush(stdout);
 }
 
-std::string gigabytes(int64_t bytes) {
-  return fmt::format("{:.3f} GB", static_cast<double>(bytes) * 1e-9);
+// "1.25 GB", "640 MB".
+std::string readable(int64_t bytes) {
+  const auto size = static_cast<double>(bytes);
+  if (size >= 1e9) return fmt::format("{:.2f} GB", size * 1e-9);
+  return fmt::format("{:.{}f} MB", size * 1e-6, size < 1e7 ? 1 : 0);
 }
 
 void print_plan(const sw::PretrainPlan& plan, const sw::PretrainOptions& options) {
@@ -61,14 +68,21 @@ void print_plan(const sw::PretrainPlan& plan, const sw::PretrainOptions& options
   const bool ranks = e.mesh.ranks() > 1;
   line(ranks ? "memory of a rank" : "memory",
        fmt::format("{} = weights {} + gradients {} + optimizer {} + activations {}",
-                   gigabytes(e.total_bytes()), gigabytes(e.weight_bytes),
-                   gigabytes(e.gradient_bytes), gigabytes(e.optimizer_bytes),
-                   gigabytes(e.activation_bytes)));
-  line("checkpoint", fmt::format("{}, up to {} with --keep-last {}", gigabytes(e.checkpoint_bytes),
-                                 gigabytes((options.run.keep_last + 1) * e.checkpoint_bytes),
+                   readable(e.total_bytes()), readable(e.weight_bytes), readable(e.gradient_bytes),
+                   readable(e.optimizer_bytes), readable(e.activation_bytes)));
+  if (plan.machine_memory_bytes >= 0) {
+    line("memory there", readable(plan.machine_memory_bytes));
+    if (plan.machine_memory_bytes < e.total_bytes()) {
+      sw::log::warn(
+          "the run does not fit into this machine's memory; lower --batch, or give "
+          "--accumulate or --recompute full");
+    }
+  }
+  line("checkpoint", fmt::format("{}, up to {} with --keep-last {}", readable(e.checkpoint_bytes),
+                                 readable((options.run.keep_last + 1) * e.checkpoint_bytes),
                                  options.run.keep_last));
-  if (ranks) line("written by a rank", "up to " + gigabytes(e.checkpoint_part_bytes));
-  if (plan.free_disk_bytes >= 0) line("free disk", gigabytes(plan.free_disk_bytes));
+  if (ranks) line("written by a rank", "up to " + readable(e.checkpoint_part_bytes));
+  if (plan.free_disk_bytes >= 0) line("free disk", readable(plan.free_disk_bytes));
   line("data", fmt::format("{} tokens, {} windows, {:.2f} epochs", plan.train_tokens,
                            plan.train_windows, plan.epochs));
   line("precision", options.learning.dtype);

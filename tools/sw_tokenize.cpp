@@ -16,6 +16,7 @@
 #include "libswitch/base/hash.h"
 #include "libswitch/base/log.h"
 #include "libswitch/base/parallel.h"
+#include "libswitch/base/terminal.h"
 #include "libswitch/base/timer.h"
 #include "libswitch/data/encode_corpus.h"
 #include "libswitch/data/shard_reader.h"
@@ -172,7 +173,8 @@ class EncodeProgress {
     since_.restart();
     const std::string line = text(totals);
     if (mode_ == ProgressMode::bar) {
-      std::fputs(("\r\x1b[K" + line).c_str(), stderr);
+      const std::string_view fits = fit_columns(line, terminal_columns(STDERR_FILENO));
+      std::fputs(fmt::format("\r\x1b[K{}", fits).c_str(), stderr);
       std::fflush(stderr);
       drawn_ = true;
     } else {

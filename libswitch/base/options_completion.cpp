@@ -51,8 +51,9 @@ std::string bash_script(const OptionRegistry& registry, const ToolDescription& t
     const auto words = words_of(*option);
     std::string action = "return";
     if (!words.empty()) {
-      action = fmt::format("mapfile -t COMPREPLY < <(compgen -W {} -- \"$cur\"); return",
-                           shell_quoted(fmt::format("{}", fmt::join(words, " "))));
+      const char* files = option->is_preset() ? "; compgen -f -X '!*.toml' -- \"$cur\"" : "";
+      action = fmt::format("mapfile -t COMPREPLY < <(compgen -W {} -- \"$cur\"{}); return",
+                           shell_quoted(fmt::format("{}", fmt::join(words, " "))), files);
     } else if (option->takes_files()) {
       action = "compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- \"$cur\"); return";
     }
@@ -97,7 +98,9 @@ std::string zsh_script(const OptionRegistry& registry, const ToolDescription& to
     if (!option->is_flag() && !option->is_counter()) {
       const auto words = words_of(*option);
       std::string action = " ";
-      if (!words.empty()) {
+      if (option->is_preset()) {
+        action = fmt::format("{{compadd -- {}; _files -g \"*.toml\"}}", fmt::join(words, " "));
+      } else if (!words.empty()) {
         action = fmt::format("({})", fmt::join(words, " "));
       } else if (option->takes_files()) {
         action = "_files";
@@ -134,7 +137,8 @@ std::string fish_script(const OptionRegistry& registry, const ToolDescription& t
     if (takes_value(*option)) {
       const auto words = words_of(*option);
       if (!words.empty()) {
-        text += " -x -a " + fish_quoted(fmt::format("{}", fmt::join(words, " ")));
+        const char* files = option->is_preset() ? " (__fish_complete_suffix .toml)" : "";
+        text += " -x -a " + fish_quoted(fmt::format("{}{}", fmt::join(words, " "), files));
       } else {
         text += option->takes_files() ? " -r -F" : " -x";
       }

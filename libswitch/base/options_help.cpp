@@ -169,7 +169,7 @@ std::string option_paragraph(const Option& option) {
   const std::string expected = option.expectation();
   const bool obvious = option.is_flag() || option.is_counter() ||
                        option.kind() == ValueKind::path || expected == "a text" ||
-                       !option.choices().empty();
+                       expected == option.value_name() || !option.choices().empty();
   if (!obvious) text += fmt::format(" Takes {}.", expected);
   if (option.is_required()) {
     text += " Required.";

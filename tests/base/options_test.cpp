@@ -303,27 +303,9 @@ TEST_F(OptionsTest, AMissingRequiredOptionIsNamed) {
 
 TEST_F(OptionsTest, PrintedConfigurationReadsBackEqual) {
   const std::string nasty = "a \"b\" \\ 'c'\n\t\u00e4 = [x] # \x01";
-  parse({"--dropout",
-         "0.1234567890123456789",
-         "--steps",
-         "123456789012",
-         "--lr",
-         "0.1",
-         "--aux-loss",
-         "1e-300",
-         "--dtype",
-         "fp32",
-         "--max-time",
-         "1h30m1s250ms",
-         "--no-shuffle",
-         "--data",
-         nasty.c_str(),
-         "--data",
-         "",
-         "--run",
-         "/tmp/with space",
-         "--threads",
-         "3"});
+  parse({"--dropout", "0.1234567890123456789", "--steps", "123456789012", "--lr", "0.1",
+         "--aux-loss", "1e-300", "--dtype", "fp32", "--max-time", "1h30m1s250ms", "--no-shuffle",
+         "--data", nasty.c_str(), "--run", "/tmp/with space", "--threads", "3"});
   const std::string printed = registry.to_toml();
   EXPECT_THAT(printed, HasSubstr("[train]\nsteps = 123456789012\nseed = 1\nsmall = 3\nlr = 0.1\n"
                                  "aux_loss = 1e-300\ndtype = \"fp32\"\n"));
@@ -340,6 +322,19 @@ TEST_F(OptionsTest, PrintedConfigurationReadsBackEqual) {
   EXPECT_EQ(other.o.sizes, before.sizes);
   EXPECT_EQ(other.o.run, before.run);
   EXPECT_EQ(other.registry.to_toml(), printed);
+}
+
+TEST_F(OptionsTest, AnEmptyTextAfterAFlagIsASlip) {
+  EXPECT_EQ(message([&] { parse({"--run", ""}); }), "--run: expected a path, got an empty text");
+}
+
+TEST_F(OptionsTest, NamesVariablesThatAreNearlyAnOptions) {
+  setenv("SW_STEP", "3", 1);
+  setenv("SW_OF_ANOTHER_TOOL", "3", 1);
+  EXPECT_EQ(registry.environment_slips(),
+            std::vector<std::string>{"SW_STEP is no option's variable; did you mean SW_STEPS?"});
+  unsetenv("SW_STEP");
+  unsetenv("SW_OF_ANOTHER_TOOL");
 }
 
 TEST_F(OptionsTest, ConfigurationCanShowChangesAndOrigins) {

@@ -36,6 +36,23 @@ for name; do
   bash -n "$prefix/share/bash-completion/completions/$name" || fail "completion of $name is no bash"
 done
 
+for page in swt switch-checkpoint; do
+  [ -s "$prefix/share/man/man5/$page.5" ] || fail "$page(5) was not installed"
+done
+# Shells that are there take their completions, and presets are found from where they are now.
+if command -v zsh >/dev/null; then
+  zsh -n "$prefix/share/zsh/site-functions/_sw-pretrain" || fail "zsh refuses its completion"
+fi
+if command -v fish >/dev/null; then
+  fish -c "source $prefix/share/fish/vendor_completions.d/sw-pretrain.fish
+    complete -C'sw-pretrain --preset ti'" | grep -q '^tiny' || fail "fish does not complete presets"
+fi
+bash -c "source $prefix/share/bash-completion/completions/sw-pretrain
+  COMP_WORDS=(sw-pretrain --preset ti) COMP_CWORD=2; _sw_pretrain; printf '%s\\n' \"\${COMPREPLY[@]}\"" |
+  grep -qx tiny || fail "bash does not complete presets"
+"$prefix/bin/sw-pretrain" --preset tiny --print-config | grep -q '^d_model = 128' ||
+  fail "the preset tiny is not found after the move"
+
 mkdir "$work/consumer"
 cp "$here/consumer.cpp" "$work/consumer/"
 cp "$here/consumer.cmake" "$work/consumer/CMakeLists.txt"
