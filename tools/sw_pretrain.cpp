@@ -67,9 +67,13 @@ void print_plan(const sw::PretrainPlan& plan, const sw::PretrainOptions& options
   line("parameters", fmt::format("{} ({} active)", e.parameters.total, e.parameters.active));
   const bool ranks = e.mesh.ranks() > 1;
   line(ranks ? "memory of a rank" : "memory",
-       fmt::format("{} = weights {} + gradients {} + optimizer {} + activations {}",
-                   readable(e.total_bytes()), readable(e.weight_bytes), readable(e.gradient_bytes),
-                   readable(e.optimizer_bytes), readable(e.activation_bytes)));
+       fmt::format("{} = weights {} + gradients {} + optimizer {}", readable(e.total_bytes()),
+                   readable(e.weight_bytes), readable(e.gradient_bytes),
+                   readable(e.optimizer_bytes)));
+  line("", fmt::format(
+               "  + activations {} + process {}{}", readable(e.activation_bytes),
+               readable(e.process_bytes),
+               e.copy_bytes > 0 ? " + copy for background saves " + readable(e.copy_bytes) : ""));
   if (plan.machine_memory_bytes >= 0) {
     line("memory there", readable(plan.machine_memory_bytes));
     if (plan.machine_memory_bytes < e.total_bytes()) {

@@ -34,8 +34,11 @@ class GradientSlot {
   Tensor take_unshared();
   /// The gradient; throws internal when nothing contributed.
   const Tensor& gradient() const;
-  /// Forgets the gradient but keeps its memory for the next step.
-  void clear() { set_ = false; }
+  /// Forgets the gradient and gives its memory back, for the activations of the next pass.
+  void clear() {
+    set_ = false;
+    gradient_ = Tensor();
+  }
   const Shape& shape() const { return shape_; }
   DType dtype() const { return dtype_; }
 

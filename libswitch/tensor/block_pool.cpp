@@ -78,7 +78,9 @@ void BlockPool::trim() {
 }
 
 void BlockPool::add_region(int64_t bytes) {
-  const int64_t wanted = std::max(bytes, region_bytes_);
+  // Doubling keeps regions few, so that blocks of any size find neighbours to merge with; what is
+  // not touched costs address space only.
+  const int64_t wanted = std::max({bytes, region_bytes_, system_bytes_});
   const int64_t alignment = std::max(granularity_, wanted >= kHugePage ? kHugePage : kPage);
   const int64_t size = round_up(wanted, alignment);
   const auto from_system = [&] {

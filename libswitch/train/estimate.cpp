@@ -1,29 +1,17 @@
 #include "libswitch/train/estimate.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "libswitch/tape/placement.h"
 #include "libswitch/train/optimizer_owners.h"
+#include "libswitch/train/step_memory.h"
 
 namespace sw {
 namespace {
 
-// Values an op keeps per position, by sublayer, in elements of the compute type.
-double attention_values(const ModelConfig& c, const MeshShape& mesh) {
-  // residual, normed input, output; queries, keys, values, mixed values
-  return 3.0 * static_cast<double>(c.d_model) +
-         4.0 * static_cast<double>(c.inner()) / static_cast<double>(mesh.model);
-}
-double feed_forward_values(const ModelConfig& c, const MeshShape& mesh, bool sparse) {
-  const double d = static_cast<double>(c.d_model);
-  const double f = static_cast<double>(c.d_ff) / static_cast<double>(mesh.model);
-  const double hidden = c.activation == Activation::geglu ? 3 * f : f;
-  if (!sparse) return 3 * d + hidden;
-  // Dispatched rows in and out, and the router's probabilities.
-  const double choices = c.router == "top2" ? 2 : 1;
-  return 3 * d + choices * (hidden + 2 * d) + 2.0 * static_cast<double>(c.experts);
-}
+// Of a process before its first tensor, by measurement: libraries, buffers of the data and of the
+// checkpoint's writer, generated code of matrix products, more of it in reduced precision.
+constexpr int64_t kProcessBytes = 46 << 20, kReducedPrecisionBytes = 8 << 20;
 
 // What a rank of the mesh holds of a tensor.
 int64_t part_elements(const Shape& shape, const std::vector<std::string>& axes,
@@ -65,15 +53,11 @@ TrainingEstimate estimate_training(const TrainingShape& shape) {
   BytesByRank written(mesh), held(mesh);
   int64_t file_bytes = 0, tensors = 0;
 
-  const auto shards = static_cast<uint64_t>(shape.step.canonical_ranks / mesh.data);
   const std::vector<ParameterSpec> parameters = parameter_specs(model);
   for (const ParameterSpec& spec : parameters) {
     const int64_t part = part_elements(spec.shape, spec.axes, mesh);
     out.weight_bytes += part * master;
     if (value != master && !spec.master_only) out.weight_bytes += part * value;
-    // Between ranks gradients travel in a copy.
-    const int64_t group = spec.expert() ? mesh.replicas() : mesh.data;
-    out.gradient_bytes += part * master * (std::bit_width(shards) + (group > 1 ? 1 : 0));
     written.add(0, spec.expert() ? mesh.expert : 1, part * master);
     file_bytes += spec.elements() * master;
     ++tensors;
@@ -93,33 +77,12 @@ TrainingEstimate estimate_training(const TrainingShape& shape) {
   }
   out.optimizer_bytes = held.most();
 
-  const int64_t rows = shape.rows / (shape.step.canonical_ranks * shape.step.accumulate);
-  const auto inputs = static_cast<double>(rows * shape.input_length);
-  const auto targets = static_cast<double>(rows * shape.target_length);
-  double values = 0, largest = 0;
-  const auto add_block = [&](double block, double kept) {
-    values += shape.step.recompute == Recompute::none    ? block
-              : shape.step.recompute == Recompute::layer ? 2 * kept
-                                                         : kept;
-    largest = std::max(largest, block);
-  };
-  const double d = static_cast<double>(model.d_model);
-  for (int64_t i = 0; i < model.encoder_layers; ++i) {
-    add_block(inputs * (attention_values(model, mesh) +
-                        feed_forward_values(model, mesh, model.encoder_layer_is_sparse(i))),
-              2 * inputs * d);
-  }
-  for (int64_t i = 0; i < model.decoder_layers; ++i) {
-    const double cross_keys =
-        2.0 * inputs * static_cast<double>(model.inner()) / static_cast<double>(mesh.model);
-    add_block(targets * (2 * attention_values(model, mesh) +
-                         feed_forward_values(model, mesh, model.decoder_layer_is_sparse(i))) +
-                  cross_keys,
-              2 * targets * d);
-  }
-  if (shape.step.recompute != Recompute::none) values += largest;
-  values += 4 * (inputs + targets) * d;  // embeddings, final norms and their gradients
-  out.activation_bytes = static_cast<int64_t>(values * static_cast<double>(value));
+  const StepMemory step = estimate_step_memory(shape);
+  out.gradient_bytes = step.gradient_bytes;
+  out.activation_bytes = std::max<int64_t>(step.peak_bytes - step.gradient_bytes, 0);
+  // A save in the background writes from a copy.
+  if (shape.background_saves) out.copy_bytes = out.weight_bytes + out.optimizer_bytes;
+  out.process_bytes = kProcessBytes + (value != master ? kReducedPrecisionBytes : 0);
 
   constexpr int64_t kPerTensor = 4096, kRest = 256 << 10;
   out.checkpoint_bytes = file_bytes + tensors * kPerTensor + kRest;

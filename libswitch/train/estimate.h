@@ -19,6 +19,7 @@ struct TrainingShape {
   int64_t rows = 0, input_length = 0, target_length = 0;
   StepConfig step;
   MeshShape mesh;
+  bool background_saves = false;
 };
 
 struct TrainingEstimate {
@@ -26,15 +27,18 @@ struct TrainingEstimate {
   MeshShape mesh;
   // Memory of a rank, the one with the most.
   int64_t weight_bytes = 0;    // master and working copies
-  int64_t gradient_bytes = 0;  // all buffers of the tree of shards and of its reduction included
+  int64_t gradient_bytes = 0;  // of one set, and what travels between ranks
   int64_t optimizer_bytes = 0;
-  int64_t activation_bytes = 0;  // kept for the backward pass of one micro-batch
+  int64_t activation_bytes = 0;  // and scratch: what a step's peak adds to the gradients
+  int64_t copy_bytes = 0;        // of weights and optimizer state for saves in the background
+  int64_t process_bytes = 0;     // libraries, buffers
 
   int64_t checkpoint_bytes = 0;       // the file
   int64_t checkpoint_part_bytes = 0;  // of these, what the rank writes that writes most
   double step_flops = 0;              // forward and backward; recomputation not counted
   int64_t total_bytes() const {
-    return weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes;
+    return weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes + copy_bytes +
+           process_bytes;
   }
 };
 
