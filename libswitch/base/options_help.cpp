@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <map>
 #include <sstream>
 
 namespace sw {
@@ -61,6 +62,26 @@ std::string brief_line(const Option& option, int left) {
 
 bool is_common(const Option& option) { return option.group() == "common"; }
 
+// As many of `options` as there is room for: those that a call must have, then some of every group
+// in turn. In their order.
+std::vector<const Option*> choose(const std::vector<const Option*>& options, size_t room) {
+  if (options.size() <= room) return options;
+  std::map<const Option*, std::pair<size_t, size_t>> urgency;  // turn, place
+  std::map<std::string, size_t> turns;
+  for (size_t i = 0; i < options.size(); ++i) {
+    const bool must = options[i]->is_required() || options[i]->is_preset();
+    urgency[options[i]] = {must ? 0 : ++turns[options[i]->group()], i};
+  }
+  std::vector<const Option*> chosen = options;
+  std::sort(chosen.begin(), chosen.end(),
+            [&](const Option* a, const Option* b) { return urgency[a] < urgency[b]; });
+  chosen.resize(room);
+  std::sort(chosen.begin(), chosen.end(), [&](const Option* a, const Option* b) {
+    return urgency[a].second < urgency[b].second;
+  });
+  return chosen;
+}
+
 // The usage with long lines broken, the rest of a line set in.
 std::string usage_lines(const ToolDescription& tool) {
   std::string text;
@@ -113,10 +134,8 @@ std::string short_help(const OptionRegistry& registry, const ToolDescription& to
   const int frame = static_cast<int>(std::count(text.begin(), text.end(), '\n')) + 2 + 2 +
                     (tool.examples.empty() ? 0 : 2 + static_cast<int>(tool.examples.size()));
   const int room = std::max(0, kLines - frame);
-  if (static_cast<int>(shown.size()) > room) {
-    hidden += static_cast<int>(shown.size()) - room;
-    shown.resize(static_cast<size_t>(room));
-  }
+  hidden += std::max(0, static_cast<int>(shown.size()) - room);
+  shown = choose(shown, static_cast<size_t>(room));
   int left = 0;
   for (const Option* option : shown) {
     const int width = display_width(brief_signature(*option));
