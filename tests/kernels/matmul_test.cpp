@@ -72,6 +72,7 @@ std::vector<Case> cases() {
   all.push_back({96, 1100, 1000, true, false});
   all.push_back({50, 40, 2500, false, false});  // several chunks of k
   all.push_back({13, 70, 3001, true, true});
+  all.push_back({256, 128, 40, true, false});  // few terms: written past the caches
   return all;
 }
 

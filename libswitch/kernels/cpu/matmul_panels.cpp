@@ -112,6 +112,11 @@ void multiply_rows(int64_t words, const uint32_t* a, const uint32_t* b, const Pa
       if (mask1 != 0) store_rounded(y + 16, mask1, sum1[r], to.add);
     } else {
       float* y = to.sum + r * to.stride;
+      if (to.stream) {
+        _mm512_stream_ps(y, sum0[r]);
+        _mm512_stream_ps(y + 16, sum1[r]);
+        continue;
+      }
       if (to.add) {
         sum0[r] = _mm512_add_ps(sum0[r], _mm512_maskz_loadu_ps(mask0, y));
         sum1[r] = _mm512_add_ps(sum1[r], _mm512_maskz_loadu_ps(mask1, y + 16));
@@ -252,6 +257,7 @@ void multiply_panels(int64_t m, int64_t n, int64_t k, const T* a, int64_t stride
   } else {
     multiply_groups<T, false>(m, n, k, a, stride, panels, panel_stride, to);
   }
+  if (to.stream) _mm_sfence();  // before another thread is told
 }
 
 template void pack_panels(const float*, int64_t, bool, int64_t, int64_t, uint32_t*);

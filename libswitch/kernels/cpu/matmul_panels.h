@@ -53,6 +53,8 @@ struct PanelSums {
   bf16* rounded = nullptr;
   int64_t stride = 0;  // of sum or rounded
   bool add = false;    // to what is there
+  // Past the caches: sum, without add, aligned to 64 bytes like its rows, whole panels only.
+  bool stream = false;
 };
 
 /// Sums of op(a) [m, k] times packed panels of n columns, k at most kChunkDepth. Panel number i

@@ -10,6 +10,15 @@ namespace {
 
 // Packed panels of b at a time: half of a second-level cache of 1 MiB.
 constexpr int64_t kPackedWords = int64_t{128} << 10;
+// Gradients of a weight that sum over no more rows than this (of experts with little to do) are
+// bound by memory: writing them past the caches spares reading what they overwrite.
+constexpr int64_t kFewTerms = 64;
+
+bool streams(const Product& product, const Tile& tile, const void* c, Accum accum) {
+  return product.transpose_a && product.k <= kFewTerms && accum == Accum::write &&
+         reinterpret_cast<uintptr_t>(c) % 64 == 0 && product.stride_c % 16 == 0 &&
+         tile.columns % kPanelColumns == 0;
+}
 
 }  // namespace
 
@@ -53,6 +62,7 @@ void tile_by_panels(const Product& product, const Tile& tile, Accum accum) {
           to.rounded = c + j;
         } else {
           to.sum = c + j;
+          to.stream = streams(product, tile, c, accum);
         }
         to.stride = product.stride_c;
         to.add = accum == Accum::add;
