@@ -363,11 +363,11 @@ TrainOutcome pretrain(PretrainOptions& options, RunContext& context) {
   Trainer trainer(config_of_loop, model, *optimizer, objective, run, std::move(meta),
                   std::move(hooks));
   const ParameterCount count = count_parameters(prepared.model);
-  log::info("{} parameters, {} active | {} | {} x {}/{} positions a step | about {:.2f} GB{}",
+  log::info("{} parameters, {} active | {} | {} x {}/{} positions a step | about {}B of memory{}",
             rough_count(static_cast<double>(count.total)),
             rough_count(static_cast<double>(count.active)), options.learning.dtype, shape.rows,
             shape.input_length, shape.target_length,
-            1e-9 * static_cast<double>(estimate_training(shape).total_bytes()),
+            rough_count(static_cast<double>(estimate_training(shape).total_bytes())),
             config_of_loop.peak_flops > 0
                 ? fmt::format(" | {:.1f} GFLOP/s peak", config_of_loop.peak_flops * 1e-9)
                 : "");
