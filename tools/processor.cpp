@@ -11,9 +11,15 @@ namespace {
 const char* missing_level() {
   __builtin_cpu_init();
   constexpr const char* kArch = SW_BUILD_ARCH;
-  if (std::strcmp(kArch, "x86-64-v2") == 0 && !__builtin_cpu_supports("x86-64-v2")) return kArch;
-  if (std::strcmp(kArch, "x86-64-v3") == 0 && !__builtin_cpu_supports("x86-64-v3")) return kArch;
-  if (std::strcmp(kArch, "x86-64-v4") == 0 && !__builtin_cpu_supports("x86-64-v4")) return kArch;
+  // By features that each level brought: not every compiler knows the levels by name.
+  const bool v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                  __builtin_cpu_supports("bmi2");
+  const bool v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (std::strcmp(kArch, "x86-64-v2") == 0 && !v2) return kArch;
+  if (std::strcmp(kArch, "x86-64-v3") == 0 && !(v2 && v3)) return kArch;
+  if (std::strcmp(kArch, "x86-64-v4") == 0 && !(v2 && v3 && v4)) return kArch;
   return nullptr;
 }
 

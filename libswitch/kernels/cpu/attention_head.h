@@ -71,14 +71,14 @@ template <class T>
 KeyRange visible_keys(const AttentionHead<T>& head, int64_t begin, int64_t end) {
   KeyRange range{0, head.causal ? std::min(head.keys, end) : head.keys, false};
   if (head.query_segments == nullptr) return range;
-  const auto [low, high] =
-      std::minmax_element(head.query_segments + begin, head.query_segments + end);
+  const auto ends = std::minmax_element(head.query_segments + begin, head.query_segments + end);
+  const auto low = *ends.first, high = *ends.second;
   const auto outside = [&](int64_t j) {
-    return head.key_segments[j] < *low || head.key_segments[j] > *high;
+    return head.key_segments[j] < low || head.key_segments[j] > high;
   };
   while (range.begin < range.end && outside(range.begin)) ++range.begin;
   while (range.begin < range.end && outside(range.end - 1)) --range.end;
-  range.mixed = *low != *high;
+  range.mixed = low != high;
   for (int64_t j = range.begin; j < range.end && !range.mixed; ++j) range.mixed = outside(j);
   return range;
 }

@@ -9,11 +9,16 @@
 namespace sw::kernels::cpu {
 
 // All code is compiled for AVX2; what follows runs only after has_panels().
+#ifdef __clang__
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"))), apply_to = function)
+#else
 #pragma GCC push_options
 // GCC 12 warns of its own intrinsics (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
+#endif
 
 namespace {
 
@@ -138,6 +143,10 @@ template void score_gradient_row(const float*, const float*, const float*, float
 template void score_gradient_row(const float*, const float*, const float*, float, int64_t, int64_t,
                                  float*, bf16*);
 
+#ifdef __clang__
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 
 }  // namespace sw::kernels::cpu

@@ -41,7 +41,6 @@ namespace detail {
 typedef float Float8 __attribute__((vector_size(32)));
 typedef uint32_t Word8 __attribute__((vector_size(32)));
 typedef uint16_t Half8 __attribute__((vector_size(16)));
-typedef int32_t Index8 __attribute__((vector_size(32)));
 
 inline Word8 load8(const float* x) {
   Word8 y;
@@ -62,33 +61,30 @@ inline void store8(bf16* y, Word8 x) {  // of words whose lower halves are 0
 // Transposes 8 rows of 8.
 template <class From, class To>
 inline void transpose8(const From* from, int64_t from_stride, To* to, int64_t to_stride) {
-  constexpr Index8 kLowPairs = {0, 8, 1, 9, 4, 12, 5, 13};
-  constexpr Index8 kHighPairs = {2, 10, 3, 11, 6, 14, 7, 15};
-  constexpr Index8 kLowQuads = {0, 1, 8, 9, 4, 5, 12, 13};
-  constexpr Index8 kHighQuads = {2, 3, 10, 11, 6, 7, 14, 15};
-  constexpr Index8 kLowHalves = {0, 1, 2, 3, 8, 9, 10, 11};
-  constexpr Index8 kHighHalves = {4, 5, 6, 7, 12, 13, 14, 15};
   Word8 pairs[8], quads[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const Word8 x = load8(from + 2 * i * from_stride);
     const Word8 y = load8(from + (2 * i + 1) * from_stride);
-    pairs[2 * i] = __builtin_shuffle(x, y, kLowPairs);
-    pairs[2 * i + 1] = __builtin_shuffle(x, y, kHighPairs);
+    pairs[2 * i] = __builtin_shufflevector(x, y, 0, 8, 1, 9, 4, 12, 5, 13);
+    pairs[2 * i + 1] = __builtin_shufflevector(x, y, 2, 10, 3, 11, 6, 14, 7, 15);
   }
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {
 #pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
-      quads[4 * i + 2 * j] = __builtin_shuffle(pairs[4 * i + j], pairs[4 * i + j + 2], kLowQuads);
-      quads[4 * i + 2 * j + 1] =
-          __builtin_shuffle(pairs[4 * i + j], pairs[4 * i + j + 2], kHighQuads);
+      quads[4 * i + 2 * j] =
+          __builtin_shufflevector(pairs[4 * i + j], pairs[4 * i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      quads[4 * i + 2 * j + 1] = __builtin_shufflevector(pairs[4 * i + j], pairs[4 * i + j + 2], 2,
+                                                         3, 10, 11, 6, 7, 14, 15);
     }
   }
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
-    store8(to + i * to_stride, __builtin_shuffle(quads[i], quads[i + 4], kLowHalves));
-    store8(to + (i + 4) * to_stride, __builtin_shuffle(quads[i], quads[i + 4], kHighHalves));
+    store8(to + i * to_stride,
+           __builtin_shufflevector(quads[i], quads[i + 4], 0, 1, 2, 3, 8, 9, 10, 11));
+    store8(to + (i + 4) * to_stride,
+           __builtin_shufflevector(quads[i], quads[i + 4], 4, 5, 6, 7, 12, 13, 14, 15));
   }
 }
 

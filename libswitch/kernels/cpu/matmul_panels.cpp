@@ -42,10 +42,15 @@ bool has_panels<bf16>() {
 }
 
 // All code is compiled for AVX2; what follows runs only after has_panels().
+#ifdef __clang__
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"))), apply_to = function)
+#else
 #pragma GCC push_options
 // GCC 12 warns of its own intrinsics (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
+#endif
 
 namespace {
 
@@ -267,6 +272,10 @@ template void multiply_panels(int64_t, int64_t, int64_t, const float*, int64_t, 
 template void multiply_panels(int64_t, int64_t, int64_t, const bf16*, int64_t, bool,
                               const uint32_t*, int64_t, const PanelSums&);
 
+#ifdef __clang__
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 
 }  // namespace sw::kernels::cpu
