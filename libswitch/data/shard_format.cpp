@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/hash.h"
@@ -98,6 +99,18 @@ class FrameReader {
   const ShardPlace& place_;
   size_t at_ = 0;
 };
+
+// Bytes of the document starts in a block frame.
+size_t start_bytes(const ShardBlockFrame& block) {
+  size_t bytes = 0;
+  uint32_t before = 0;
+  for (const uint32_t start : block.doc_starts) {
+    for (uint32_t delta = start - before; delta >= 0x80; delta >>= 7) ++bytes;
+    ++bytes;
+    before = start;
+  }
+  return bytes;
+}
 
 }  // namespace
 
@@ -271,6 +284,11 @@ ShardBlockFrame parse_block(std::span<const uint8_t> frame, const ShardHeader& h
     refuse(fmt::format("{} compressed bytes for {} tokens", block.comp_bytes, block.n_tokens));
   }
   if (block.n_doc_starts > block.n_tokens) refuse("more documents than tokens");
+  // Each start takes a byte or more. Tokens and starts together are what a reader has to hold.
+  if (block.n_doc_starts > starts.size()) refuse("malformed document starts");
+  if (raw_bytes + size_t{4} * block.n_doc_starts > static_cast<size_t>(kMaxRawBlockBytes)) {
+    refuse("tokens and document starts exceed 64 MiB");
+  }
   block.doc_starts.reserve(block.n_doc_starts);
   size_t at = 0;
   uint64_t start = 0;
@@ -280,6 +298,7 @@ ShardBlockFrame parse_block(std::span<const uint8_t> frame, const ShardHeader& h
       if (shift > 28 || at == starts.size()) refuse("malformed document starts");
       const uint8_t byte = starts[at++];
       delta |= uint64_t{byte & 0x7Fu} << shift;
+      if (byte == 0 && shift > 0) refuse("document starts not in their shortest form");
       if (byte < 0x80) break;
     }
     start += delta;
@@ -367,7 +386,7 @@ void TokenBlock::copy(int64_t begin, int64_t count, int32_t* out) const {
   }
 }
 
-TokenBlock decode_block(const ShardBlockFrame& block, std::span<const uint8_t> data,
+TokenBlock decode_block(ShardBlockFrame block, std::span<const uint8_t> data,
                         const ShardHeader& header, const ShardPlace& place) {
   const auto refuse = [&](const std::string& what) { fail_corrupt_shard(place, "data: " + what); };
   if (data.size() != block.comp_bytes) refuse("wrong length");
@@ -378,7 +397,7 @@ TokenBlock decode_block(const ShardBlockFrame& block, std::span<const uint8_t> d
   TokenBlock out;
   out.token_bytes = header.token_bytes;
   out.continues = block.continues;
-  out.doc_starts = block.doc_starts;
+  out.doc_starts = std::move(block.doc_starts);
   const size_t raw_bytes = size_t{block.n_tokens} * static_cast<size_t>(header.token_bytes);
   if (ZSTD_findFrameCompressedSize(data.data(), data.size()) != data.size() ||
       ZSTD_getFrameContentSize(data.data(), data.size()) != raw_bytes ||
@@ -428,7 +447,7 @@ Bytes encode_block_data(std::span<const uint8_t> raw, int level, ShardBlockFrame
 ShardIndexRow index_row(const ShardBlockFrame& block, uint64_t offset) {
   ShardIndexRow row;
   row.offset = offset;
-  row.frame_bytes = static_cast<uint32_t>(serialize(block).size());
+  row.frame_bytes = static_cast<uint32_t>(kBlockFrameBytes + start_bytes(block));
   row.comp_bytes = block.comp_bytes;
   row.n_tokens = block.n_tokens;
   row.n_doc_starts = static_cast<uint32_t>(block.doc_starts.size());

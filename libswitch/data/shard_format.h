@@ -102,8 +102,8 @@ class TokenBlock {
 };
 
 /// DATA frame of a block that `parse_block` announced: checks, decompresses, checks again, and
-/// checks every token against the vocabulary.
-TokenBlock decode_block(const ShardBlockFrame& block, std::span<const uint8_t> data,
+/// checks every token against the vocabulary. The document starts move into the result.
+TokenBlock decode_block(ShardBlockFrame block, std::span<const uint8_t> data,
                         const ShardHeader& header, const ShardPlace& place);
 
 /// Compresses `raw` and fills the sizes and checksums of `block`.

@@ -119,12 +119,12 @@ TokenBlock ShardFile::read_block(int64_t block) const {
   const Bytes bytes =
       pread_bytes(fd_.get(), row.offset, uint64_t{row.frame_bytes} + row.comp_bytes, name_);
   const std::span<const uint8_t> all(bytes);
-  const ShardBlockFrame frame = parse_block(all.first(row.frame_bytes), segment.header, place);
+  ShardBlockFrame frame = parse_block(all.first(row.frame_bytes), segment.header, place);
   if (frame.ordinal != static_cast<uint64_t>(ordinal) || !(index_row(frame, row.offset) == row)) {
     fail_corrupt_shard(place, "block header differs from the index");
   }
   place.offset += row.frame_bytes;
-  return decode_block(frame, all.subspan(row.frame_bytes), segment.header, place);
+  return decode_block(std::move(frame), all.subspan(row.frame_bytes), segment.header, place);
 }
 
 struct ShardStream::State {
@@ -209,7 +209,7 @@ struct ShardStream::State {
       fail_corrupt_shard(place, "block header: too long");
     }
     read_rest(frame, bytes);
-    const ShardBlockFrame block = parse_block(frame, header, place);
+    ShardBlockFrame block = parse_block(frame, header, place);
     if (block.ordinal != ordinal) {
       fail_corrupt_shard(
           place, fmt::format("block header: ordinal {}, expected {}", block.ordinal, ordinal));
@@ -219,8 +219,8 @@ struct ShardStream::State {
     Bytes data;
     read(data, block.comp_bytes);
     if (data.size() != block.comp_bytes) cut();
-    TokenBlock out = decode_block(block, data, header, place);
-    seen.tokens += block.n_tokens, seen.documents += block.doc_starts.size();
+    seen.tokens += block.n_tokens, seen.documents += block.n_doc_starts;
+    TokenBlock out = decode_block(std::move(block), data, header, place);
     ++blocks;
     checked(frame);
     checked(data);
@@ -281,7 +281,10 @@ bool ShardStream::next(TokenBlock& block) {
     }
     switch (kind) {
       case FrameKind::header: s.take_header(frame, bytes); break;
-      case FrameKind::block: block = s.take_block(frame, bytes); return true;
+      case FrameKind::block:
+        block = {};  // two of them at a time would be twice the memory
+        block = s.take_block(frame, bytes);
+        return true;
       case FrameKind::index: s.take_index(frame, bytes); break;
       case FrameKind::data: fail_corrupt_shard(s.place, "data without a block header");
       case FrameKind::foreign:

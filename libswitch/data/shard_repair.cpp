@@ -59,11 +59,12 @@ class Mender {
         } else if (!header_) {
           fail_corrupt_shard(place, "no header");
         } else if (kind == FrameKind::block) {
-          const ShardBlockFrame block = parse_block(frame, *header_, place);
+          ShardBlockFrame block = parse_block(frame, *header_, place);
           const uint64_t data_at = place.offset + frame_bytes;
           if (block.comp_bytes > bytes_ - data_at) fail_corrupt_shard(place, "torn block");
-          copy_block(block, read(data_at, block.comp_bytes), place);
           frame_bytes += block.comp_bytes;
+          const Bytes data = read(data_at, block.comp_bytes);
+          copy_block(std::move(block), data, place);
         }
         place.offset += frame_bytes;
       }
@@ -99,7 +100,7 @@ class Mender {
   }
   void copy_block(ShardBlockFrame block, const Bytes& data, const ShardPlace& place) {
     try {
-      decode_block(block, data, *header_, place);
+      block.doc_starts = decode_block(std::move(block), data, *header_, place).doc_starts;
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::corrupt) throw;
       ++report_.dropped_blocks;

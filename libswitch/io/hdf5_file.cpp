@@ -381,6 +381,8 @@ std::string File::read_text(const std::string& path) const {
 std::vector<std::string> File::read_texts(const std::string& path) const {
   const auto [dataset, width] = open_text(*this, path);
   if (dataset.dims.size() != 1) fail_at(path, "is not a list");
+  // A string of one byte in the file takes 32 in memory.
+  if (dataset.elements > (int64_t{1} << 20)) fail_at(path, "has over 1,048,576 texts");
   std::string all(width * static_cast<size_t>(dataset.elements), '\0');
   if (!all.empty()) read(dataset, path, text_type(width).get(), all.data());
   std::vector<std::string> texts;

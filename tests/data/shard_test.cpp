@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "libswitch/base/hash.h"
 #include "libswitch/data/shard_reader.h"
 #include "libswitch/data/shard_repair.h"
 #include "tests/data/data_test_support.h"
@@ -188,6 +189,8 @@ TEST_F(Shard, EveryTruncationIsAnErrorThatNamesThePlace) {
       ASSERT_NE(message.find("offset "), message.npos) << n << message;
     }
   }
+  std::printf("counted: every truncation of a shard, %zu: refused by pipe and index\n",
+              bytes.size());
 }
 
 TEST_F(Shard, EveryFlippedBitIsAnErrorThatNamesThePlace) {
@@ -208,6 +211,8 @@ TEST_F(Shard, EveryFlippedBitIsAnErrorThatNamesThePlace) {
     }
     file.put(at, bytes[at]);
   }
+  std::printf("counted: every flipped bit of a shard, %zu: refused by pipe and index\n",
+              8 * bytes.size());
 }
 
 // Bytes cut out, doubled and overwritten in the middle: no crash, no wrong tokens.
@@ -258,6 +263,25 @@ TEST_F(Shard, TokensOutsideTheVocabularyAreRefused) {
   });
   EXPECT_EQ(message,
             "x.swt: segment 0, block 0, offset 140: data: token 500 in a vocabulary of 500");
+}
+
+// In a longer form the frame would have another size than its index says.
+TEST_F(Shard, DocumentStartsInALongFormAreRefused) {
+  ShardBlockFrame block;
+  block.n_tokens = 2;
+  block.n_doc_starts = 2;
+  block.comp_bytes = 9;
+  block.doc_starts = {0, 1};
+  const ShardHeader header = plain_header(500, 8);
+  Bytes frame = serialize(block);
+  ASSERT_NO_THROW(parse_block(frame, header, {}));
+  frame[4] += 1, frame[44] += 1;  // one byte longer:
+  frame[57] = 0x81;               // the 1
+  frame.insert(frame.begin() + 58, 0);
+  const uint32_t check = xxh3_32(frame.data() + 8, frame.size() - 12);
+  std::memcpy(frame.data() + frame.size() - 4, &check, 4);
+  const std::string message = error_of(ErrorKind::corrupt, [&] { parse_block(frame, header, {}); });
+  EXPECT_NE(message.find("shortest form"), message.npos) << message;
 }
 
 TEST_F(Shard, RepairKeepsWhatIsWholeAfterEveryTruncation) {
