@@ -3,20 +3,29 @@
 #   make                      configure and build build/release: tools in bin, test programs in tests
 #   make setup [DRY=1]        install what is missing (Debian packages); DRY=1 only prints it
 #   make demo [CORPUS=file]   from text to a trained, evaluated, inspected model
-#   make test [LABEL=x]       every test that needs no GPU, or those of one label (see ctest --print-labels)
+#   make test                 all that CI runs: every test that needs no GPU, then a minute of each fuzz target
+#   make test PRESET=x        one preset alone: release, fuzz, asan (ASan and UBSan), debug
+#   make test LABEL=x         tests of one label alone (see ctest --print-labels)
 #   make bench                benchmarks of this machine, JSON under build/release/bench
 #   make install PREFIX=dir   tools, library, headers, CMake and pkg-config files, man pages, completions
 #   make format               lay all sources out as CI wants them
 #
-# PRESET=debug|asan|cuda picks another preset; JOBS=n the number of parallel jobs; WERROR=ON makes
-# warnings errors.
+# PRESET=debug|asan|fuzz|cuda picks another preset; JOBS=n the number of parallel jobs; WERROR=ON
+# makes warnings errors.
 PRESET ?= release
 JOBS   ?= $(shell nproc)
 PREFIX ?= /usr/local
 BUILD  := build/$(PRESET)
 
+# Sanitizers and fuzzing take clang where it is: it compiles with them in half of GCC's time, and
+# only it has libFuzzer.
+SANITIZED := asan fuzz
+TESTED    ?= release fuzz
+CLANG     := $(firstword $(foreach name,clang++-14 clang++,$(shell command -v $(name))))
+COMPILER  := $(addprefix -DCMAKE_CXX_COMPILER=,$(CLANG))
+
 .DEFAULT_GOAL := build
-.PHONY: build tools configure setup demo test bench install format
+.PHONY: build tools configure setup demo test test-everything test-preset bench install format
 .NOTPARALLEL:
 
 build: configure
@@ -27,7 +36,7 @@ tools: configure
 
 configure:
 	@scripts/require cmake ninja c++
-	cmake --preset $(PRESET) $(if $(WERROR),-DSW_WERROR=$(WERROR))
+	cmake --preset $(PRESET) $(if $(filter $(SANITIZED),$(PRESET)),$(COMPILER),$(if $(WERROR),-DSW_WERROR=$(WERROR)))
 
 setup:
 	@scripts/setup.sh $(if $(filter-out 0,$(DRY)),--dry-run)
@@ -35,10 +44,20 @@ setup:
 demo: setup tools
 	@BUILD=$(BUILD) scripts/demo.sh $(if $(CORPUS),--corpus '$(CORPUS)')
 
-test: setup build
+# Everything, unless a preset or a label is asked for.
+test: $(if $(filter file,$(origin PRESET)$(LABEL)),test-everything,test-preset)
+
+test-everything:
+	@for preset in $(TESTED); do $(MAKE) test-preset PRESET=$$preset || exit; done
+	@scripts/test_summary $(addprefix build/,$(TESTED))
+
+test-preset: setup build
+ifeq ($(filter $(SANITIZED),$(PRESET)),)
 	scripts/check_layers
 	scripts/format --check
-	ctest --preset $(PRESET) --no-tests=error --parallel $(JOBS) $(if $(LABEL),--label-regex '^$(LABEL)$$')
+endif
+	ctest --preset $(PRESET) --no-tests=error --parallel $(JOBS) --output-log $(BUILD)/tests.log \
+	  $(if $(LABEL),--label-regex '^$(LABEL)$$')
 
 bench: build
 	@scripts/bench.sh $(BUILD)

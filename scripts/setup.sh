@@ -15,6 +15,7 @@ packages="
   libzstd-dev zstd zlib1g-dev libxxhash-dev
   libcxxopts-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libspdlog-dev
   libgtest-dev libgmock-dev libbenchmark-dev
+  clang-14 libclang-rt-14-dev libomp-14-dev
 "
 
 dry=${DRY:-0}

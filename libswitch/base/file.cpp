@@ -1,7 +1,6 @@
 #include "libswitch/base/file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -104,24 +103,6 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
   file.commit();
 }
 
-namespace {
-
-// Empties the file for this process alone. False when another one is writing it, or has just given
-// it its final name. File systems without locks have none.
-bool take_temporary(int fd, const std::filesystem::path& path) {
-  if (::flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
-  struct stat open {
-  }, named{};
-  if (::fstat(fd, &open) != 0 || ::stat(path.c_str(), &named) != 0) return false;
-  if (open.st_ino != named.st_ino || open.st_dev != named.st_dev) return false;
-  if (::ftruncate(fd, 0) != 0) {
-    fail(ErrorKind::cannot_create, "{}: cannot empty: {}", path.string(), std::strerror(errno));
-  }
-  return true;
-}
-
-}  // namespace
-
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   namespace fs = std::filesystem;
   std::error_code error;
@@ -134,16 +115,9 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   }
   const bool replaces = !fs::exists(path_, error) || type == fs::file_type::regular;
   temporary_ = replaces ? path_.string() + ".tmp" : path_.string();
-  const int flags = replaces ? O_RDWR | O_CREAT : O_WRONLY;
+  const int flags = replaces ? O_RDWR | O_CREAT | O_TRUNC : O_WRONLY;
   fd_ = FileDescriptor(::open(temporary_.c_str(), flags | O_CLOEXEC, 0666));
-  if (fd_.get() >= 0) {
-    if (replaces && !take_temporary(fd_.get(), temporary_)) {
-      fd_ = FileDescriptor();  // it is the other's to remove
-      fail(ErrorKind::cannot_create, "{}: another process is writing it; wait, or name another",
-           path_.string());
-    }
-    return;
-  }
+  if (fd_.get() >= 0) return;
   const int code = errno;
   const fs::path folder = path_.parent_path();
   if (code == ENOENT && !folder.empty() && !fs::exists(folder, error)) {
