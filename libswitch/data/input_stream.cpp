@@ -203,7 +203,9 @@ std::unique_ptr<InputStream> InputStream::open(const std::filesystem::path& path
                                    6))) {
     refuse("xz", "xz -dc");
   }
-  if (starts_with("BZh") && head.substr(4, 6) == "1AY&SY") refuse("bzip2", "bzip2 -dc");
+  if (starts_with("BZh") && head.size() >= 10 && head.substr(4, 6) == "1AY&SY") {
+    refuse("bzip2", "bzip2 -dc");
+  }
   if (starts_with("PK\x03\x04")) refuse("zip", "unzip -p");
   return std::make_unique<PlainStream>(std::move(raw));
 }
