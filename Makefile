@@ -49,7 +49,7 @@ test: $(if $(filter file,$(origin PRESET)$(LABEL)),test-everything,test-preset)
 
 test-everything:
 	@for preset in $(TESTED); do $(MAKE) test-preset PRESET=$$preset || exit; done
-	@scripts/test_summary $(addprefix build/,$(TESTED))
+	@scripts/test_summary $(patsubst %,build/%,$(filter-out release,$(TESTED)) $(filter release,$(TESTED)))
 
 test-preset: setup build
 ifeq ($(filter $(SANITIZED),$(PRESET)),)

@@ -81,7 +81,8 @@ uint32_t u32_at(std::string_view bytes, size_t offset) {
 }
 
 // u32 trie bytes, a Darts-clone double array, then zero-terminated replacements. Every step of a
-// walk over the array must stay inside it, and every leaf must point into the replacements.
+// walk over the array must stay inside it, and whatever it takes for a leaf, marked as one or not,
+// must point into the replacements.
 void check_character_map(std::string_view map, const ProtoReader& at) {
   if (map.empty()) return;
   if (map.size() < 8) at.bad("a character map too short");
@@ -92,13 +93,18 @@ void check_character_map(std::string_view map, const ProtoReader& at) {
   const std::string_view replacements = map.substr(4 + trie_bytes);
   if (replacements.back() != '\0') at.bad("a character map without final zero");
   const uint64_t units = trie_bytes / 4;
+  const auto check_leaf = [&](uint32_t unit) {
+    if ((unit & 0x7FFFFFFFu) >= replacements.size()) at.bad("a character map leaf out of range");
+  };
   for (uint64_t i = 0; i < units; ++i) {
     const uint32_t unit = u32_at(map, 4 + 4 * i);
     if (unit >> 31 != 0) {
-      if ((unit & 0x7FFFFFFFu) >= replacements.size()) at.bad("a character map leaf out of range");
+      check_leaf(unit);
     } else {
       const uint64_t offset = uint64_t{unit >> 10} << ((unit & (1u << 9)) >> 6);
       if (((i ^ offset) | 0xFF) >= units) at.bad("a character map link out of range");
+      const bool has_leaf = (unit >> 8 & 1) != 0;
+      if (has_leaf) check_leaf(u32_at(map, 4 + 4 * (i ^ offset)));
     }
   }
 }
@@ -112,6 +118,8 @@ void check_piece(std::string_view bytes, size_t base, const std::string& name,
     if (piece.field == 1 && piece.wire == 2) {
       text = piece.payload;
       if (text.size() > kMaxPieceBytes) piece.bad("a piece over 512 bytes");
+      // The library's trie takes pieces as C strings and ends the process when one is empty.
+      if (text.find('\0') != text.npos) piece.bad("a piece with a zero byte");
     } else if (piece.field == 2 && piece.wire == 5) {
       float score;
       std::memcpy(&score, piece.payload.data(), 4);

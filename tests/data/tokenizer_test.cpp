@@ -151,16 +151,26 @@ TEST_F(TokenizerTest, RefusesOtherIdLayoutsAndOtherFiles) {
   EXPECT_NE(message.find("expected T5's 0, 1, 2"), message.npos) << message;
 }
 
+// A field of bytes of a protocol buffer.
+std::string bytes_field(char number, const std::string& bytes) {
+  std::string out(1, static_cast<char>(number << 3 | 2));
+  size_t n = bytes.size();
+  for (; n >= 0x80; n >>= 7) out += static_cast<char>(n | 0x80);
+  return out + static_cast<char>(n) + bytes;
+}
+
 std::string piece_field(const std::string& text, float score) {
-  std::string piece = "\x0a";
-  const auto varint = [](size_t n) {
-    std::string out;
-    for (; n >= 0x80; n >>= 7) out += static_cast<char>(n | 0x80);
-    return out + static_cast<char>(n);
-  };
-  piece +=
-      varint(text.size()) + text + "\x15" + std::string(reinterpret_cast<const char*>(&score), 4);
-  return "\x0a" + varint(piece.size()) + piece;
+  return bytes_field(
+      1, bytes_field(1, text) + "\x15" + std::string(reinterpret_cast<const char*>(&score), 4));
+}
+
+// A normaliser whose character map has 256 units, zero but for the first two.
+std::string character_map_field(uint32_t first, uint32_t second) {
+  std::vector<uint32_t> words(257);
+  words[0] = 256 * 4;
+  words[1] = first, words[2] = second;
+  std::string map(reinterpret_cast<const char*>(words.data()), words.size() * 4);
+  return bytes_field(3, bytes_field(2, map + std::string(4, '\0')));
 }
 
 TEST_F(TokenizerTest, BoundsOfTheModelFileAreKept) {
@@ -173,9 +183,24 @@ TEST_F(TokenizerTest, BoundsOfTheModelFileAreKept) {
   error_of(ErrorKind::corrupt, [&] { check(piece_field("x", NAN)); });
   error_of(ErrorKind::corrupt, [&] { check(piece_field("x", INFINITY)); });
   error_of(ErrorKind::corrupt, [&] { check(piece_field("", 0.0f)); });
+  error_of(ErrorKind::corrupt, [&] { check(piece_field(std::string("\0o", 2), 0.0f)); });
+  error_of(ErrorKind::corrupt, [&] { check(piece_field(std::string("o\0", 2), 0.0f)); });
   std::string many;
   for (int i = 0; i < 1000001; ++i) many += piece_field("x", 0.0f);
   error_of(ErrorKind::corrupt, [&] { check(many); });
+}
+
+TEST_F(TokenizerTest, LeavesOfTheCharacterMapPointIntoItMarkedOrNot) {
+  const auto check = [](uint32_t first, uint32_t second) {
+    check_sentencepiece_model(piece_field("x", 0.0f) + character_map_field(first, second), "x");
+  };
+  constexpr uint32_t kLeaf = 1u << 31, kHasLeaf = 1u << 8, kOffsetOne = 1u << 10;
+  check(0, 0);
+  check(kHasLeaf | kOffsetOne, kLeaf | 3);
+  check(kHasLeaf | kOffsetOne, 3);
+  error_of(ErrorKind::corrupt, [&] { check(0, kLeaf | 4); });
+  error_of(ErrorKind::corrupt, [&] { check(kHasLeaf | kOffsetOne, 4); });
+  error_of(ErrorKind::corrupt, [&] { check(kHasLeaf | kOffsetOne, kLeaf | 4); });
 }
 
 // A bit of the character map flipped, SentencePiece would walk out of its tables: the scan must

@@ -1,12 +1,12 @@
 // Edits of a good checkpoint, then everything read. An input is a list of edits of 12 bytes each:
-//   u8 region   0: any byte of the HDF5 image outside tensors, else the content of a dataset
+//   u8 region   whose content, of the datasets
 //   u8 change   0 a byte, 1 eight bytes at a multiple of eight, 2 one bit, 3 four bytes
 //   u16 place   in the region, modulo its size
 //   u64 value
 // A trailing odd byte leaves the seal as it was; otherwise the file is sealed again, so that what
-// lies behind the seal is reached. HDF5's own structures stay behind HDF5's own checksums: its
-// parser is not safe against a file whose every checksum was forged (README.md, "When things go
-// wrong").
+// lies behind the seal is reached. HDF5's own structures are left alone: its parser is not safe
+// against a file whose seal was forged (README.md, "When things go wrong"), and its heaps, which
+// hold links and texts, have no checksum of its own.
 #include <hdf5.h>
 
 #include <algorithm>
@@ -60,10 +60,8 @@ struct Sample {
 
   // Where an edit begins, and how many bytes of its region follow.
   Extent target(const Edit& edit) const {
-    Extent region{0, seal.image_bytes};
-    if (edit.region != 0 && !regions.empty()) region = regions[edit.region % regions.size()];
+    const Extent region = regions[edit.region % regions.size()];
     uint64_t place = edit.place;
-    if (edit.region == 0) place = place * 16 + edit.value[7] % 16;  // reaches 1 MiB
     if (edit.change % 4 == 1) place *= 8;
     return {region.begin + place % (region.end - region.begin), region.end};
   }
