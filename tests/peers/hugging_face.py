@@ -100,7 +100,7 @@ class Peer:
         torch.set_num_threads(threads)
         self.shape = shape
         self.model = build_model(shape).train()
-        self.compiled_model = torch.compile(self.model, dynamic=False)
+        self.compiled_model = torch.compile(self.model)
         self.generator = torch.Generator().manual_seed(0)
         self.loss("fp32", False).backward()
         self.optimizer = fastest_optimizer(self.model)
