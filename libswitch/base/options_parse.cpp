@@ -143,7 +143,9 @@ std::vector<std::string> OptionRegistry::environment_slips() const {
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string text = *entry;
     const std::string name = text.substr(0, text.find('='));
-    if (!name.starts_with("SW_") || std::find(names.begin(), names.end(), name) != names.end()) {
+    // The folders of presets are read without an option (base/config.h).
+    if (!name.starts_with("SW_") || name == "SW_PRESETS" ||
+        std::find(names.begin(), names.end(), name) != names.end()) {
       continue;
     }
     // Other tools' variables are no slips: one or two letters are.

@@ -331,10 +331,12 @@ TEST_F(OptionsTest, AnEmptyTextAfterAFlagIsASlip) {
 TEST_F(OptionsTest, NamesVariablesThatAreNearlyAnOptions) {
   setenv("SW_STEP", "3", 1);
   setenv("SW_OF_ANOTHER_TOOL", "3", 1);
+  setenv("SW_PRESETS", "/a:/b", 1);  // the presets' folders, near --preset's SW_PRESET
   EXPECT_EQ(registry.environment_slips(),
             std::vector<std::string>{"SW_STEP is no option's variable; did you mean SW_STEPS?"});
   unsetenv("SW_STEP");
   unsetenv("SW_OF_ANOTHER_TOOL");
+  unsetenv("SW_PRESETS");
 }
 
 TEST_F(OptionsTest, ConfigurationCanShowChangesAndOrigins) {
