@@ -85,7 +85,9 @@ TEST(CheckpointRoundTrip, BoxesAreReadAlone) {
   test::save_sample(folder / "a.h5");
   const CheckpointReader reader(folder / "a.h5");
   RngStream random(rng_key(3, RngPurpose::test));
-  for (const auto& [name, tensor] : test::sample_tensors(test::sample_entries())) {
+  for (const auto& sample : test::sample_tensors(test::sample_entries())) {
+    const auto& name = sample.first;
+    const auto& tensor = sample.second;
     const int64_t element = element_bytes(tensor.dtype());
     for (int round = 0; round < 20; ++round) {
       Rectangle box;
