@@ -2,6 +2,7 @@
 // batch never exist together.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 
 #include "libswitch/kernels/kernel.h"
@@ -28,6 +29,13 @@ struct CrossEntropyParams {
 /// exp(logit - largest), Σ logit, the target's logit (0 where another part holds it), and 1 if the
 /// target is the first of the part's largest.
 inline constexpr int64_t kCrossEntropyStatistics = 5;
+
+/// Rows of a chunk over `width` columns of the vocabulary, of the sizes alone. Larger chunks mean
+/// fewer passes over the table and its gradient, smaller ones less scratch.
+inline int64_t cross_entropy_chunk_rows(int64_t width) {
+  constexpr int64_t kElements = int64_t{1} << 24;
+  return std::max<int64_t>(64, kElements / std::max<int64_t>(width, 1));
+}
 
 struct CrossEntropySums {
   double loss = 0;            // weight · Σ (cross-entropy with smoothing + z-loss)

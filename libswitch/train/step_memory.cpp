@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "libswitch/kernels/cross_entropy.h"
 #include "libswitch/tape/placement.h"
 
 namespace sw {
@@ -186,11 +187,11 @@ class StepWalk {
 
   // Logits of a chunk of rows, their gradient, and the gradient of the table.
   void head(Timeline& time) {
-    const double vocabulary =
-        static_cast<double>(model_.vocab_size) / static_cast<double>(shape_.mesh.model);
-    constexpr double kChunkElements = 1 << 24;  // as kernels/cpu/cross_entropy.cpp cuts them
-    const double rows = std::min(targets_, std::max(64.0, kChunkElements / vocabulary));
-    const double logits = rows * vocabulary * (master_ + (value_ != master_ ? value_ : 0));
+    const int64_t width = model_.vocab_size / shape_.mesh.model;
+    const auto rows =
+        std::min(targets_, static_cast<double>(kernels::cross_entropy_chunk_rows(width)));
+    const double logits =
+        rows * static_cast<double>(width) * (master_ + (value_ != master_ ? value_ : 0));
     if (shape_.step.accumulate == 1) {
       time.hold(gradients_["shared"] + gradients_["lm_head"]);
     }

@@ -2,10 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
-#include <filesystem>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -13,36 +10,11 @@
 #include "libswitch/base/options_help.h"
 #include "libswitch/report/drawing.h"
 #include "libswitch/report/router_report.h"
+#include "tests/io/checkpoint_samples.h"
 
 namespace sw::test {
 
-template <class Fn>
-Error error_of(const Fn& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "expected an error";
-  return Error(ErrorKind::internal, "none");
-}
-
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "switch-report-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
-    path_ = name;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::filesystem::path operator/(const char* name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
+using Folder = TemporaryFolder;
 
 inline RouterReport report_of(const RouterTelemetry& telemetry, const char* name,
                               int64_t samples = kReportSamples) {

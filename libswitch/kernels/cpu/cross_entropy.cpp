@@ -12,9 +12,6 @@
 namespace sw::kernels::cpu {
 namespace {
 
-// Logits of one chunk. Larger chunks mean fewer passes over the table and its gradient, smaller
-// ones less scratch; the cut depends on the sizes alone.
-constexpr int64_t kChunkElements = int64_t{1} << 24;
 constexpr int64_t kSumRun =
     4096;  // terms summed in the type of the logits before double takes over
 
@@ -189,8 +186,7 @@ void run(const Stream& stream, CrossEntropySums* sums, Tensor& d_hidden, Tensor&
     if (target[n] >= 0 || logits.defined()) list.push_back(n);
   }
   const auto count = static_cast<int64_t>(list.size());
-  const int64_t chunk =
-      std::min(count, std::max<int64_t>(64, kChunkElements / std::max<int64_t>(width, 1)));
+  const int64_t chunk = std::min(count, cross_entropy_chunk_rows(width));
   if (gradient && count < rows) fill(stream, d_hidden, 0.0);
   if (gradient && d_table && count == 0 && accum_table == Accum::write) fill(stream, d_table, 0.0);
   if (count == 0) return;
