@@ -1,15 +1,6 @@
 // sw-pretrain: token shards to checkpoints of a Switch Transformer.
-#include <fmt/format.h>
-
-#include <cstdio>
-
-#include "libswitch/base/error.h"
-#include "libswitch/base/fault.h"
-#include "libswitch/base/log.h"
-#include "libswitch/base/timer.h"
-#include "libswitch/train/metrics.h"
 #include "libswitch/train/pretrain_run.h"
-#include "tools/tool.h"
+#include "tools/training_tool.h"
 
 namespace {
 
@@ -25,97 +16,11 @@ sw::ToolDescription describe() {
       "Trains by span corruption and prints the path of every checkpoint it commits. The run "
       "folder "
       "holds config.toml, metrics.jsonl, log.txt and checkpoints/; the same command line goes on "
-      "where a run stopped, to the same bits.\n\n"
-      "USR1, TERM or INT, or a file STOP in the run folder: commit a checkpoint and end with exit "
-      "code 75; the same command line goes on. A second INT ends at once. USR2, or a file SAVE: "
-      "commit a checkpoint and go on. HUP: open the log file anew. Under mpirun use USR1: it kills "
-      "its processes soon after TERM or INT. Before training has begun there is nothing to save, "
-      "and "
-      "a stop ends the process at once, with 75 (INT: 130).";
-  tool.ignores_sigpipe = true;
-  tool.memory_hint = "lower --batch, or give --accumulate or --recompute full";
-  tool.exit_notes = {{75, "stopped on request, with a checkpoint: start again to go on"},
-                     {80, "training diverged"},
-                     {81, "ranks hold different weights where they should hold the same"},
-                     {82, "a rank hangs"}};
-  tool.environment = {{"SW_FAULT", sw::fault_help()}};
+      "where a run stopped, to the same bits.";
+  sw::describe_training(tool);
   tool.see_also = {"sw-tokenize(1)", "sw-eval(1)", "sw-inspect-router(1)", "swt(5)",
                    "switch-checkpoint(5)"};
   return tool;
-}
-
-void print_line(const std::string& text) {
-  std::fputs((text + "\n").c_str(), stdout);
-  std::fflush(stdout);
-}
-
-// "1.25 GB", "640 MB".
-std::string readable(int64_t bytes) {
-  const auto size = static_cast<double>(bytes);
-  if (size >= 1e9) return fmt::format("{:.2f} GB", size * 1e-9);
-  return fmt::format("{:.{}f} MB", size * 1e-6, size < 1e7 ? 1 : 0);
-}
-
-void print_plan(const sw::PretrainPlan& plan, const sw::PretrainOptions& options) {
-  const sw::TrainingEstimate& e = plan.estimate;
-  // What presets reach on a CPU; the time is an estimate, the rest is counted.
-  constexpr double kShareOfPeak = 0.5;
-  const double step_seconds = e.step_flops / (kShareOfPeak * plan.peak_flops);
-  const auto line = [](const char* name, const std::string& value) {
-    print_line(fmt::format("{:<22} {}", name, value));
-  };
-  line("parameters", fmt::format("{} ({} active)", e.parameters.total, e.parameters.active));
-  const bool ranks = e.mesh.ranks() > 1;
-  line(ranks ? "memory of a rank" : "memory",
-       fmt::format("{} = weights {} + gradients {} + optimizer {}", readable(e.total_bytes()),
-                   readable(e.weight_bytes), readable(e.gradient_bytes),
-                   readable(e.optimizer_bytes)));
-  line("", fmt::format(
-               "  + activations {} + process {}{}", readable(e.activation_bytes),
-               readable(e.process_bytes),
-               e.copy_bytes > 0 ? " + copy for background saves " + readable(e.copy_bytes) : ""));
-  if (plan.machine_memory_bytes >= 0) {
-    line("memory there", readable(plan.machine_memory_bytes));
-    if (plan.machine_memory_bytes < e.total_bytes()) {
-      sw::log::warn(
-          "the run does not fit into this machine's memory; lower --batch, or give "
-          "--accumulate or --recompute full");
-    }
-  }
-  line("checkpoint", fmt::format("{}, up to {} with --keep-last {}", readable(e.checkpoint_bytes),
-                                 readable((options.run.keep_last + 1) * e.checkpoint_bytes),
-                                 options.run.keep_last));
-  if (ranks) line("written by a rank", "up to " + readable(e.checkpoint_part_bytes));
-  if (plan.free_disk_bytes >= 0) line("free disk", readable(plan.free_disk_bytes));
-  line("data", fmt::format("{} tokens, {} windows, {:.2f} epochs", plan.train_tokens,
-                           plan.train_windows, plan.epochs));
-  line("precision", options.learning.dtype);
-  line("operations a step", fmt::format("{:.4g} GFLOP", e.step_flops * 1e-9));
-  line("time",
-       fmt::format("{:.3g} s a step, {} in all, at {:.0f} % of {:.0f} GFLOP/s", step_seconds,
-                   sw::rough_duration(step_seconds * static_cast<double>(options.learning.steps)),
-                   100 * kShareOfPeak, plan.peak_flops * 1e-9));
-  line("would start", plan.resume_step < 0 ? std::string("from nothing")
-                                           : fmt::format("after step {}", plan.resume_step));
-}
-
-int run(sw::PretrainOptions& options, sw::OptionRegistry& registry, sw::ToolRun& tool,
-        std::vector<std::string> argv) {
-  sw::RunContext context{
-      sw::join_world(tool),
-      registry,
-      "sw-pretrain",
-      std::move(argv),
-      tool.log,
-      tool.progress() == sw::ProgressMode::bar,
-      [](const sw::CommittedCheckpoint& done) { print_line(done.path.string()); }};
-  if (tool.common.dry_run) {
-    const sw::PretrainPlan plan = sw::plan_pretraining(options, context);
-    if (sw::launcher_rank() == 0) print_plan(plan, options);
-    return 0;
-  }
-  const sw::TrainOutcome outcome = sw::pretrain(options, context);
-  return outcome == sw::TrainOutcome::finished ? 0 : sw::exit_code(sw::ErrorKind::stopped);
 }
 
 }  // namespace
@@ -130,6 +35,10 @@ int main(int argc, char** argv) {
         sw::declare_pretrain_options(registry, options);
       },
       [&](sw::ToolRun& tool) {
-        return run(options, *bound, tool, std::vector<std::string>(argv, argv + argc));
+        return sw::run_training_tool(
+            tool, *bound, std::vector<std::string>(argv, argv + argc), options.learning,
+            options.run,
+            [&](sw::RunContext& context) { return sw::plan_pretraining(options, context); },
+            [&](sw::RunContext& context) { return sw::pretrain(options, context); });
       });
 }

@@ -88,6 +88,15 @@ TrainingEstimate estimate_training(const TrainingShape& shape) {
   out.checkpoint_bytes = file_bytes + tensors * kPerTensor + kRest;
   out.checkpoint_part_bytes = written.most();
   out.step_flops = training_flops(model, shape.rows, shape.input_length, shape.target_length);
+  for (const ModelConfig& frozen : shape.frozen) {
+    for (const ParameterSpec& spec : parameter_specs(frozen)) {
+      const int64_t part = part_elements(spec.shape, spec.axes, mesh);
+      out.weight_bytes += part * master;
+      if (value != master && !spec.master_only) out.weight_bytes += part * value;
+    }
+    out.step_flops +=
+        training_flops(frozen, shape.rows, shape.input_length, shape.target_length) / 3;
+  }
   return out;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "libswitch/comm/mesh.h"
 #include "libswitch/nn/config.h"
@@ -20,6 +21,7 @@ struct TrainingShape {
   StepConfig step;
   MeshShape mesh;
   bool background_saves = false;
+  std::vector<ModelConfig> frozen = {};  // run forward alongside (a teacher), without gradients
 };
 
 struct TrainingEstimate {
@@ -35,7 +37,7 @@ struct TrainingEstimate {
 
   int64_t checkpoint_bytes = 0;       // the file
   int64_t checkpoint_part_bytes = 0;  // of these, what the rank writes that writes most
-  double step_flops = 0;              // forward and backward; recomputation not counted
+  double step_flops = 0;  // forward and backward, frozen models' too; recomputation not counted
   int64_t total_bytes() const {
     return weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes + copy_bytes +
            process_bytes;

@@ -1,7 +1,6 @@
 #include "libswitch/train/evaluation.h"
 
 #include <algorithm>
-#include <variant>
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/fault.h"
@@ -9,17 +8,14 @@
 #include "libswitch/base/options.h"
 #include "libswitch/train/options.h"
 #include "libswitch/train/step_sums.h"
+#include "libswitch/train/training_shards.h"
 
 namespace sw {
 namespace {
 
 void check_vocabulary(const CheckpointReader& reader, const DataVocabulary& vocabulary,
                       const std::string& name) {
-  std::string expected = reader.meta().tokenizer_sha256;
-  const auto& attributes = reader.meta().attributes;
-  if (const auto it = attributes.find("vocab_sha256"); it != attributes.end()) {
-    if (const auto* text = std::get_if<std::string>(&it->second)) expected = *text;
-  }
+  const std::string expected = vocabulary_of(reader);
   const std::string got = to_hex(vocabulary.sha256.data(), vocabulary.sha256.size());
   SW_CHECK(expected.empty() || expected == got, corrupt,
            "{}: was encoded with another vocabulary ({}...) than the checkpoint's ({}...)", name,

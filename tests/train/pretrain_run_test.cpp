@@ -227,7 +227,7 @@ TEST_F(PretrainRun, ThePlanCountsTheCheckpointToAFewPercent) {
   const auto args = with(arguments("a"), {"--d-model", "64", "--d-ff", "256"});
   parse(registry, args);
   RunContext context{process_world(), registry, "sw-pretrain", args, {}, false, {}};
-  const PretrainPlan plan = plan_pretraining(options, context);
+  const TrainingPlan plan = plan_pretraining(options, context);
   EXPECT_FALSE(std::filesystem::exists(path("a")));
   pretrain_with(args);
   const auto bytes = std::filesystem::file_size(path("a") / "checkpoints/step-000000006.h5");
