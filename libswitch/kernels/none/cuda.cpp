@@ -25,6 +25,7 @@ namespace {
 #include "libswitch/kernels/cross_entropy.h"
 #include "libswitch/kernels/elementwise.h"
 #include "libswitch/kernels/embedding.h"
+#include "libswitch/kernels/few_rows.h"
 #include "libswitch/kernels/matmul.h"
 #include "libswitch/kernels/norm.h"
 #include "libswitch/kernels/optimizer.h"

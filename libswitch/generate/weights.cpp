@@ -1,0 +1,125 @@
+#include "libswitch/generate/weights.h"
+
+#include <cstring>
+
+#include "libswitch/base/error.h"
+
+namespace sw {
+
+DecodingWeights collect_weights(const ModelConfig& config,
+                                const std::function<Tensor(const std::string& name)>& read) {
+  DecodingWeights out;
+  const bool gated = config.activation == Activation::geglu;
+  const auto attention = [&](const std::string& prefix) {
+    return DecodingWeights::Attention{read(prefix + "norm"), read(prefix + "q"), read(prefix + "k"),
+                                      read(prefix + "v"), read(prefix + "o")};
+  };
+  const auto stack = [&](bool decoder) {
+    DecodingWeights::Stack stack;
+    const std::string name = decoder ? "decoder" : "encoder";
+    const int64_t layers = decoder ? config.decoder_layers : config.encoder_layers;
+    for (int64_t i = 0; i < layers; ++i) {
+      const std::string prefix = fmt::format("{}/block_{:03d}/", name, i);
+      DecodingWeights::Block block;
+      block.self = attention(prefix + "attn/");
+      if (decoder) block.cross = attention(prefix + "cross/");
+      block.sparse =
+          decoder ? config.decoder_layer_is_sparse(i) : config.encoder_layer_is_sparse(i);
+      const std::string ffn = prefix + (block.sparse ? "moe/" : "mlp/");
+      block.norm = read(ffn + "norm");
+      if (block.sparse) {
+        block.layer = static_cast<int64_t>(out.sparse_layers.size());
+        out.sparse_layers.push_back(ffn);
+        block.router = read(ffn + "router");
+        if (config.router_bias) block.router_bias = read(ffn + "router_bias");
+      } else {
+        block.wi = read(ffn + (gated ? "wi_0" : "wi"));
+        if (gated) block.gate = read(ffn + "wi_1");
+        block.wo = read(ffn + "wo");
+      }
+      stack.blocks.push_back(std::move(block));
+    }
+    stack.relative_bias = read(name + "/block_000/attn/relative_bias");
+    stack.final_norm = read(name + "/final_norm");
+    return stack;
+  };
+  out.embedding = read("shared/embedding");
+  out.encoder = stack(false);
+  out.decoder = stack(true);
+  out.head = config.tied_embeddings ? out.embedding : read("lm_head");
+  return out;
+}
+
+namespace {
+
+// This rank's part of a parameter, or, where the model axis cuts it, the whole.
+Tensor whole_over_model(const Parameter& parameter, Group& model) {
+  const Tensor part = parameter.constant().value();
+  const int cut = parameter.placement().model_dimension;
+  if (model.size() == 1 || cut < 0) return part;
+  Tensor parts = Tensor::empty({model.size() * part.elements()}, part.dtype());
+  model.all_gather(parts, part.view({part.elements()}));
+  Shape shape;
+  for (int d = 0; d < part.rank(); ++d)
+    shape.push_back(part.size(d) * (d == cut ? model.size() : 1));
+  Tensor whole = Tensor::empty(shape, part.dtype());
+  int64_t outer = 1, inner = element_bytes(part.dtype());
+  for (int d = 0; d < cut; ++d) outer *= part.size(d);
+  for (int d = cut; d < part.rank(); ++d) inner *= part.size(d);
+  const auto* from = static_cast<const char*>(parts.raw());
+  auto* to = static_cast<char*>(whole.raw());
+  for (int64_t rank = 0; rank < model.size(); ++rank) {
+    for (int64_t o = 0; o < outer; ++o) {
+      std::memcpy(to + (o * model.size() + rank) * inner, from + (rank * outer + o) * inner,
+                  static_cast<size_t>(inner));
+    }
+  }
+  return whole;
+}
+
+// Tensors [E, ...] of this rank's experts, by layer.
+class ResidentExperts final : public ExpertSource {
+ public:
+  explicit ResidentExperts(std::vector<ExpertWeights> layers) : layers_(std::move(layers)) {}
+  ExpertWeights expert(int64_t layer, int64_t expert) override {
+    const ExpertWeights& all = layers_[static_cast<size_t>(layer)];
+    return {all.wi[expert], all.gate ? all.gate[expert] : Tensor(), all.wo[expert]};
+  }
+
+ private:
+  std::vector<ExpertWeights> layers_;
+};
+
+Tensor weight_of(const Model& model, const std::string& name) {
+  const Parameter* parameter = model.find(name);
+  SW_CHECK(parameter != nullptr, internal, "generate: the model has no parameter '{}'", name);
+  return whole_over_model(*parameter, model.mesh().model());
+}
+
+}  // namespace
+
+DecodingWeights weights_of(const Model& model) {
+  return collect_weights(model.config(),
+                         [&](const std::string& name) { return weight_of(model, name); });
+}
+
+std::unique_ptr<ExpertSource> experts_of(const Model& model) {
+  const ModelConfig& config = model.config();
+  const bool gated = config.activation == Activation::geglu;
+  std::vector<ExpertWeights> layers;
+  const auto add = [&](const std::string& stack, int64_t block) {
+    const std::string prefix = fmt::format("{}/block_{:03d}/moe/", stack, block);
+    layers.push_back({weight_of(model, prefix + (gated ? "wi_0" : "wi")),
+                      gated ? weight_of(model, prefix + "wi_1") : Tensor(),
+                      weight_of(model, prefix + "wo")});
+  };
+  for (int64_t i = 0; i < config.encoder_layers; ++i) {
+    if (config.encoder_layer_is_sparse(i)) add("encoder", i);
+  }
+  for (int64_t i = 0; i < config.decoder_layers; ++i) {
+    if (config.decoder_layer_is_sparse(i)) add("decoder", i);
+  }
+  return std::make_unique<ResidentExperts>(std::move(layers));
+}
+
+}  // namespace sw

@@ -1,0 +1,63 @@
+// The weights of a model as decoding reads them: whole matrices on this rank, but for the experts,
+// which come one at a time from where they are.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "libswitch/nn/model.h"
+
+namespace sw {
+
+/// One expert's matrices: wi [D, F], gate [D, F] (GEGLU's wi_1, else undefined), wo [F, D]. The
+/// tensors keep them alive.
+struct ExpertWeights {
+  Tensor wi, gate, wo;
+};
+
+/// The experts that this rank computes.
+class ExpertSource {
+ public:
+  virtual ~ExpertSource() = default;
+  /// Expert `expert`, counted from this rank's first, of sparse layer `layer`, counted over encoder
+  /// and then decoder. One thread at a time.
+  virtual ExpertWeights expert(int64_t layer, int64_t expert) = 0;
+};
+
+struct DecodingWeights {
+  struct Attention {
+    Tensor norm, q, k, v, o;
+  };
+  struct Block {
+    Attention self, cross;  // cross: decoder only
+    bool sparse = false;
+    Tensor norm;                 // of the feed-forward layer
+    Tensor wi, gate, wo;         // dense
+    int64_t layer = 0;           // sparse: which one
+    Tensor router, router_bias;  // [D, E] master; [E] or undefined
+  };
+  struct Stack {
+    std::vector<Block> blocks;
+    Tensor relative_bias;  // [H, buckets] master
+    Tensor final_norm;
+  };
+  Tensor embedding;  // [V, D]
+  Tensor head;       // [V, D]: the embedding when tied
+  Stack encoder, decoder;
+  /// "encoder/block_001/moe/" and so on: the sparse layers in their order.
+  std::vector<std::string> sparse_layers;
+};
+
+/// Reads them by name (nn/config.h, parameter_specs); experts are not asked for.
+DecodingWeights collect_weights(const ModelConfig& config,
+                                const std::function<Tensor(const std::string& name)>& read);
+
+/// Those of a model in memory: shared, not copied, so they are always its latest. Only under a
+/// model axis, where every rank has a part of each matrix, are they put together in a copy; all
+/// ranks of the mesh call it.
+DecodingWeights weights_of(const Model& model);
+std::unique_ptr<ExpertSource> experts_of(const Model& model);
+
+}  // namespace sw
