@@ -1,18 +1,14 @@
 #include "libswitch/data/text_source.h"
 
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/file.h"
-#include "libswitch/data/utf8.h"
 
 namespace sw {
 namespace {
-
-constexpr size_t kLineBufferBytes = size_t{1} << 18;
 
 bool is_blank(std::string_view text) {
   return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
@@ -87,7 +83,7 @@ class FieldReader : public nlohmann::json_sax<nlohmann::json> {
 }  // namespace
 
 TextSource::TextSource(std::vector<std::filesystem::path> files, TextOptions options)
-    : files_(std::move(files)), options_(std::move(options)), buffer_(kLineBufferBytes) {
+    : files_(std::move(files)), options_(std::move(options)) {
   if (files_.empty()) files_.emplace_back("-");
   for (const auto& file : files_) {
     if (file != "-") open_for_read(file);
@@ -96,65 +92,32 @@ TextSource::TextSource(std::vector<std::filesystem::path> files, TextOptions opt
 TextSource::~TextSource() = default;
 
 std::string TextSource::place(const TextRecord& record) const {
-  const auto& file = files_[static_cast<size_t>(record.file)];
-  return fmt::format("{}:{}", file == "-" ? "standard input" : file.string(), record.line);
+  return line_place(files_[static_cast<size_t>(record.file)], record.line);
 }
 
-bool TextSource::fill() {
-  begin_ = 0, end_ = 0;
-  const int64_t n = stream_->read(buffer_.data(), static_cast<int64_t>(buffer_.size()));
-  end_ = static_cast<size_t>(n);
-  bytes_read_ += n;
-  return n > 0;
-}
-
-// A line of the current file without its end-of-line; false at the end of the file.
-bool TextSource::next_line(std::string& line) {
-  line.clear();
-  ++line_;
-  for (;;) {
-    if (begin_ == end_ && !fill()) {
-      if (line.empty()) return false;
-      break;
-    }
-    const char* start = buffer_.data() + begin_;
-    const void* newline = std::memchr(start, '\n', end_ - begin_);
-    const size_t n = newline != nullptr
-                         ? static_cast<size_t>(static_cast<const char*>(newline) - start)
-                         : end_ - begin_;
-    if (line.size() + n > static_cast<size_t>(options_.max_document_bytes)) {
-      fail(ErrorKind::corrupt,
-           "{}: line is longer than {} bytes; is this a text file with a document per line?",
-           place({{}, static_cast<int64_t>(next_file_) - 1, line_}), options_.max_document_bytes);
-    }
-    line.append(start, n);
-    begin_ += n;
-    if (newline != nullptr) {
-      ++begin_;
-      break;
-    }
-  }
-  if (!line.empty() && line.back() == '\r') line.pop_back();
-  if (line_ == 1 && line.compare(0, 3, "\xEF\xBB\xBF") == 0) line.erase(0, 3);
-  return true;
+int64_t TextSource::bytes_read() const {
+  return bytes_before_ + (reader_ != nullptr ? reader_->bytes_read() : 0);
 }
 
 bool TextSource::next_record(TextRecord& record) {
   std::string line;
   record.raw.clear();
   for (;;) {
-    if (stream_ == nullptr) {
+    if (reader_ == nullptr) {
       if (next_file_ == files_.size()) return false;
-      stream_ = InputStream::open(files_[next_file_++]);
-      line_ = 0, begin_ = 0, end_ = 0;
+      reader_ = std::make_unique<LineReader>(files_[next_file_++], options_.max_document_bytes);
     }
     record.file = static_cast<int64_t>(next_file_) - 1;
-    const bool more = next_line(line);
-    if (!more) stream_.reset();
+    const bool more = reader_->next(line);
+    const int64_t number = reader_->line();
+    if (!more) {
+      bytes_before_ += reader_->bytes_read();
+      reader_.reset();
+    }
     if (options_.format != TextFormat::blank_lines) {
       if (!more || is_blank(line)) continue;
       record.raw = std::move(line);
-      record.line = line_;
+      record.line = number;
       return true;
     }
     if (!more || is_blank(line)) {
@@ -162,7 +125,7 @@ bool TextSource::next_record(TextRecord& record) {
       continue;
     }
     if (record.raw.empty()) {
-      record.line = line_;
+      record.line = number;
     } else {
       record.raw += '\n';
     }
@@ -174,13 +137,8 @@ bool TextSource::next_record(TextRecord& record) {
 }
 
 std::string TextSource::document(TextRecord&& record) const {
-  if (const int64_t bad = find_invalid_utf8(record.raw); bad >= 0) {
-    fail(ErrorKind::corrupt,
-         "{}: byte {} of the {} (0x{:02X}) is not UTF-8; convert the file, e.g. iconv -f latin1 -t "
-         "utf-8",
-         place(record), bad + 1, options_.format == TextFormat::blank_lines ? "document" : "line",
-         static_cast<unsigned char>(record.raw[static_cast<size_t>(bad)]));
-  }
+  require_utf8(record.raw, place(record),
+               options_.format == TextFormat::blank_lines ? "document" : "line");
   if (options_.format != TextFormat::json_lines) return std::move(record.raw);
   FieldReader reader(options_.json_field);
   if (!nlohmann::json::sax_parse(record.raw, &reader)) {

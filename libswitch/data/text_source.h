@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "libswitch/data/input_stream.h"
+#include "libswitch/data/line_reader.h"
 
 namespace sw {
 
@@ -56,20 +56,14 @@ class TextSource {
   std::string place(const TextRecord& record) const;
   const std::vector<std::filesystem::path>& files() const { return files_; }
   /// Uncompressed bytes read so far.
-  int64_t bytes_read() const { return bytes_read_; }
+  int64_t bytes_read() const;
 
  private:
-  bool next_line(std::string& line);
-  bool fill();
-
   std::vector<std::filesystem::path> files_;
   TextOptions options_;
-  std::unique_ptr<InputStream> stream_;
+  std::unique_ptr<LineReader> reader_;  // of the current file
   size_t next_file_ = 0;
-  int64_t line_ = 0;
-  std::vector<char> buffer_;
-  size_t begin_ = 0, end_ = 0;
-  int64_t bytes_read_ = 0;
+  int64_t bytes_before_ = 0;  // of the files that are done
 };
 
 }  // namespace sw

@@ -1,0 +1,23 @@
+// What Unicode says of code points from U+0080 on, as far as metrics of text need it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace sw {
+
+/// Every `step`-th code point from `first` to `last` has its lower case `distance` further on.
+struct CaseRun {
+  uint32_t first, last, step;
+  int32_t distance;
+};
+/// In ascending order. Without U+0130, whose lower case is two code points.
+std::span<const CaseRun> lower_case_runs();
+
+struct CodePointRange {
+  uint32_t first, last;
+};
+/// Letters, digits and other numbers, in ascending order.
+std::span<const CodePointRange> alphanumeric_ranges();
+
+}  // namespace sw

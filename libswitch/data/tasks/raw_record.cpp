@@ -1,0 +1,153 @@
+#include "libswitch/data/tasks/raw_record.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "libswitch/base/error.h"
+
+namespace sw {
+namespace {
+
+// A value as a message shows it.
+std::string shown(const nlohmann::json& value) {
+  std::string text = value.is_structured()
+                         ? std::string(value.is_array() ? "a list" : "an object")
+                         : value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  if (text.size() > 60) text = "a text of " + std::to_string(text.size() - 2) + " bytes";
+  return text;
+}
+
+std::string lower_ascii(std::string text) {
+  for (char& c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+  }
+  return text;
+}
+
+std::optional<int64_t> as_integer(const nlohmann::json& value) {
+  if (value.is_number_integer()) {
+    if (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX) return std::nullopt;
+    return value.get<int64_t>();
+  }
+  if (value.is_number_float()) {
+    const auto number = value.get<double>();
+    if (number == std::floor(number) && std::abs(number) < 1e15) {
+      return static_cast<int64_t>(number);
+    }
+    return std::nullopt;
+  }
+  if (!value.is_string()) return std::nullopt;
+  const auto& text = value.get_ref<const std::string&>();
+  int64_t number = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+}  // namespace
+
+RawRecord::RawRecord(const nlohmann::json& value, std::string place)
+    : value_(&value), place_(std::move(place)) {
+  SW_CHECK(value.is_object(), corrupt, "{}: expected a JSON object, got {}", place_, shown(value));
+}
+
+bool RawRecord::has(const char* field) const {
+  const auto it = value_->find(field);
+  return it != value_->end() && !it->is_null();
+}
+
+const char* RawRecord::first_of(std::initializer_list<const char*> fields) const {
+  for (const char* field : fields) {
+    if (has(field)) return field;
+  }
+  return *fields.begin();
+}
+
+const nlohmann::json& RawRecord::at(const char* field) const {
+  const auto it = value_->find(field);
+  if (it != value_->end()) return *it;
+  std::vector<std::string> keys;
+  std::string listed;
+  for (const auto& item : value_->items()) {
+    if (keys.size() == 16) break;
+    keys.push_back(item.key().substr(0, 64));
+    listed += (listed.empty() ? "" : ", ") + keys.back();
+  }
+  fail(ErrorKind::corrupt, "{}: no field \"{}\" (there is: {}){}", place_, field,
+       listed.empty() ? "nothing" : listed, nearest_hint(field, keys));
+}
+
+void RawRecord::refuse(const char* field, const std::string& expected) const {
+  fail(ErrorKind::corrupt, "{}: field \"{}\" is {}, expected {}", place_, field, shown(at(field)),
+       expected);
+}
+
+const std::string& RawRecord::text(const char* field) const {
+  const auto& value = at(field);
+  if (!value.is_string()) refuse(field, "a string");
+  return value.get_ref<const std::string&>();
+}
+
+int64_t RawRecord::integer(const char* field) const {
+  const auto number = as_integer(at(field));
+  if (!number) refuse(field, "an integer");
+  return *number;
+}
+
+RawRecord RawRecord::object(const char* field) const {
+  const auto& value = at(field);
+  if (!value.is_object()) refuse(field, "an object");
+  return {value, fmt::format("{}: {}", place_, field)};
+}
+
+std::vector<RawRecord> RawRecord::objects(const char* field) const {
+  const auto& value = at(field);
+  if (!value.is_array()) refuse(field, "a list of objects");
+  std::vector<RawRecord> out;
+  out.reserve(value.size());
+  for (size_t i = 0; i < value.size(); ++i) {
+    out.emplace_back(value[i], fmt::format("{}: {}[{}]", place_, field, i));
+  }
+  return out;
+}
+
+std::vector<std::string> RawRecord::texts(const char* field) const {
+  const auto& value = at(field);
+  if (!value.is_array()) refuse(field, "a list of strings");
+  std::vector<std::string> out;
+  out.reserve(value.size());
+  for (const auto& item : value) {
+    if (!item.is_string()) refuse(field, "a list of strings, not one with " + shown(item));
+    out.push_back(item.get_ref<const std::string&>());
+  }
+  return out;
+}
+
+int32_t class_label(const RawRecord& record, const char* field,
+                    const std::vector<const char*>& classes) {
+  const auto count = static_cast<int64_t>(classes.size());
+  const auto& value = record.at(field);
+  if (value.is_boolean() && count == 2) return value.get<bool>() ? 1 : 0;
+  std::vector<std::string> names;
+  if (value.is_string()) {
+    const std::string text = lower_ascii(value.get<std::string>());
+    for (int32_t i = 0; i < count; ++i) {
+      names.push_back(lower_ascii(classes[static_cast<size_t>(i)]));
+      if (names.back() == text) return i;
+    }
+  }
+  const auto number = as_integer(value);
+  if (number && *number >= -1 && *number < count) return static_cast<int32_t>(*number);
+  std::string expected;
+  for (int64_t i = 0; i < count; ++i) {
+    expected += fmt::format("{} {}, ", i, classes[static_cast<size_t>(i)]);
+  }
+  expected += "or -1 where there is none";
+  if (value.is_string()) expected += nearest_hint(lower_ascii(value.get<std::string>()), names);
+  record.refuse(field, expected);
+}
+
+}  // namespace sw

@@ -1,0 +1,46 @@
+// One example of a task as its file has it: a JSON object, or a row of a table.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace sw {
+
+/// A JSON object that lives as long as its file is read, and where it stands there. What is asked
+/// of it and is not there, or is of another type, throws corrupt: "train.jsonl:12: no field ...".
+class RawRecord {
+ public:
+  /// Throws corrupt when `value` is no object.
+  RawRecord(const nlohmann::json& value, std::string place);
+
+  const std::string& place() const { return place_; }
+  bool has(const char* field) const;
+  /// The first of `fields` that the record has: public copies of a data set name fields
+  /// differently.
+  const char* first_of(std::initializer_list<const char*> fields) const;
+  const nlohmann::json& at(const char* field) const;
+
+  const std::string& text(const char* field) const;
+  int64_t integer(const char* field) const;
+  RawRecord object(const char* field) const;
+  std::vector<RawRecord> objects(const char* field) const;
+  /// A list of strings.
+  std::vector<std::string> texts(const char* field) const;
+
+  /// "train.jsonl:12: field \"label\" is 7, expected ...".
+  [[noreturn]] void refuse(const char* field, const std::string& expected) const;
+
+ private:
+  const nlohmann::json* value_;
+  std::string place_;
+};
+
+/// The class that field `field` names: an integer, a name of `classes` in any case, an integer as a
+/// string, true and false for 1 and 0 where there are two; -1: not labelled. Throws corrupt.
+int32_t class_label(const RawRecord& record, const char* field,
+                    const std::vector<const char*>& classes);
+
+}  // namespace sw
