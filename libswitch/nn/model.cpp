@@ -229,6 +229,18 @@ Model::StackOutput Model::run_stack(Context& context, const Stack& stack, const 
   return out;
 }
 
+double Model::logit_scale() const {
+  return head_ == nullptr ? 1.0 / std::sqrt(static_cast<double>(config_.d_model)) : 1.0;
+}
+
+Var Model::decode(Context& context, const ModelInput& input) const {
+  context.compute = compute_;
+  context.mesh = mesh_;
+  context.first_row = input.first_row;
+  const StackOutput encoder = run_stack(context, encoder_, input, Var(), {});
+  return run_stack(context, decoder_, input, encoder.hidden, {}).hidden;
+}
+
 ForwardResult Model::forward(Context& context, const ModelInput& input,
                              const ForwardOptions& options) const {
   context.compute = compute_;
@@ -239,7 +251,7 @@ ForwardResult Model::forward(Context& context, const ModelInput& input,
 
   ForwardResult result;
   kernels::CrossEntropyParams params;
-  if (head_ == nullptr) params.logit_scale = 1.0 / std::sqrt(static_cast<double>(config_.d_model));
+  params.logit_scale = logit_scale();
   params.weight = 1.0 / input.loss_denominator;
   params.z_loss = context.training ? config_.output_z_loss : 0.0;
   params.label_smoothing = context.training ? config_.label_smoothing : 0.0;
@@ -247,22 +259,25 @@ ForwardResult Model::forward(Context& context, const ModelInput& input,
     result.logits = Tensor::empty({input.rows * input.target_length, config_.vocab_size},
                                   context.master(), context.device());
   }
-  const Parameter* table = head_ != nullptr ? head_ : embedding_;
-  result.sums = ops::cross_entropy(context, decoder.hidden, table->var(), input.targets, params,
-                                   result.logits);
+  const Var table = output_table().var();
+  result.sums = options.loss_head
+                    ? options.loss_head(context, decoder.hidden, table, input.targets, params)
+                    : ops::cross_entropy(context, decoder.hidden, table, input.targets, params,
+                                         result.logits);
   result.cross_entropy = -result.sums.log_likelihood * params.weight;
   result.loss = result.sums.loss;
-  add_router_losses(context, encoder, decoder, result);
+  add_router_losses(context, encoder, decoder, options.router_loss_scale, result);
   return result;
 }
 
 void Model::add_router_losses(Context& context, const StackOutput& encoder,
-                              const StackOutput& decoder, ForwardResult& result) const {
+                              const StackOutput& decoder, double scale,
+                              ForwardResult& result) const {
   RouterLossConfig loss;
   loss.rule = config_.conventions.router_losses;
-  loss.aux_coefficient = config_.aux_loss;
+  loss.aux_coefficient = scale * config_.aux_loss;
   const bool z = context.training || config_.conventions.router_z_loss_in_eval;
-  loss.z_coefficient = z ? config_.router_z_loss : 0.0;
+  loss.z_coefficient = z ? scale * config_.router_z_loss : 0.0;
   loss.layers = static_cast<int64_t>(encoder.routings.size() + decoder.routings.size());
 
   const auto add_stack = [&](const Stack& stack, const StackOutput& out, double& aux,

@@ -1,6 +1,7 @@
 // The T5 encoder-decoder with Switch layers (Raffel et al. 2020; Fedus et al. 2022).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -20,9 +21,17 @@ enum class Recompute {
 };
 Recompute recompute_from(const std::string& name);
 
+/// Stands in for the cross-entropy at the end of the decoder: hidden [B·T, D], the output table,
+/// targets [B·T] (-1: none), and the parameters that cross-entropy would have.
+using LossHead = std::function<kernels::CrossEntropySums(
+    Context&, const Var& hidden, const Var& table, const Tensor& targets,
+    const kernels::CrossEntropyParams& params)>;
+
 struct ForwardOptions {
   Recompute recompute = Recompute::none;
-  bool want_logits = false;  // keep all logits (tests, tools)
+  bool want_logits = false;      // keep all logits (tests, tools)
+  LossHead loss_head = {};       // default: cross-entropy with the targets
+  double router_loss_scale = 1;  // of the router losses within the loss
 };
 
 /// What one shard contributed to the step; losses are shares of the whole batch's (they add up over
@@ -69,6 +78,12 @@ class Model {
   ForwardResult forward(Context& context, const ModelInput& input,
                         const ForwardOptions& options = {}) const;
 
+  /// The decoder's output for one shard, [B·T, D], which the output table is applied to.
+  Var decode(Context& context, const ModelInput& input) const;
+  /// logits = logit_scale · decode() · output_tableᵀ.
+  const Parameter& output_table() const { return head_ != nullptr ? *head_ : *embedding_; }
+  double logit_scale() const;
+
  private:
   struct Block {
     AttentionLayer self;
@@ -97,7 +112,7 @@ class Model {
   StackOutput run_stack(Context& context, const Stack& stack, const ModelInput& input,
                         const Var& encoded, const ForwardOptions& options) const;
   void add_router_losses(Context& context, const StackOutput& encoder, const StackOutput& decoder,
-                         ForwardResult& result) const;
+                         double scale, ForwardResult& result) const;
 
   ModelConfig config_;
   DType compute_;

@@ -6,16 +6,12 @@
 #include "libswitch/ops/model_parallel.h"
 
 namespace sw::ops {
-namespace {
 
-// The rows of the whole vocabulary that this rank's table holds.
 kernels::VocabularyPart vocabulary_part(const Context& context, const Var& table) {
   const MeshPart part = context.mesh->model_part();
   const int64_t rows = table.value().size(0);
   return {part.index * rows, part.parts * rows};
 }
-
-}  // namespace
 
 Var embedding(Context& context, const Var& table, const Tensor& ids) {
   const double rows_bytes = static_cast<double>(ids.elements() * table.value().size(1) *
@@ -51,14 +47,7 @@ kernels::CrossEntropySums cross_entropy(Context& context, const Var& whole_hidde
   params.part = vocabulary_part(context, table);
   Tensor part_logits = logits;
   if (group.size() > 1) {
-    params.gather_statistics = [&](const Tensor& mine) {
-      const ProfileRegion region(kNoScope, "model all-gather", 0,
-                                 static_cast<double>(group.size() * mine.bytes()));
-      Tensor all =
-          Tensor::empty({group.size() * mine.size(0), mine.size(1)}, mine.dtype(), mine.device());
-      group.all_gather(all, mine);
-      return all.view({group.size(), mine.size(0), mine.size(1)});
-    };
+    params.gather_statistics = [&](const Tensor& mine) { return gathered_rows(group, mine); };
     if (logits.defined()) {
       part_logits =
           Tensor::empty({logits.size(0), table.value().size(0)}, logits.dtype(), context.device());

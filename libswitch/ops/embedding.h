@@ -6,6 +6,9 @@
 
 namespace sw::ops {
 
+/// The rows of the whole vocabulary that this rank's table holds.
+kernels::VocabularyPart vocabulary_part(const Context& context, const Var& table);
+
 /// y [N, D] = table[ids]; table [V, D], or this rank's [V/M, D] of M model ranks; ids [N] i32 in
 /// [0, V).
 Var embedding(Context& context, const Var& table, const Tensor& ids);

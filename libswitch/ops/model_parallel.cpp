@@ -56,6 +56,14 @@ Var recorded(Context& context, const Var& x, Tensor y, const Backward& backward)
 
 }  // namespace
 
+Tensor gathered_rows(Group& group, const Tensor& x) {
+  const ProfileRegion region(kNoScope, "model all-gather", 0,
+                             static_cast<double>(group.size() * x.bytes()));
+  Tensor all = Tensor::empty({group.size() * x.size(0), x.size(1)}, x.dtype(), x.device());
+  group.all_gather(all, x);
+  return all.view({group.size(), x.size(0), x.size(1)});
+}
+
 Tensor gathered_columns(const Stream& stream, Group& group, const Tensor& x) {
   const ProfileRegion region(kNoScope, "model all-gather", 0,
                              static_cast<double>(group.size()) * bytes_of(x));

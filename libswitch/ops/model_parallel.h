@@ -35,6 +35,9 @@ Var gather_columns_to_model(Context& context, const Var& x);
 /// a sum -> this rank's columns of the sum [N, D/M]. Gradient: the ranks' columns are gathered.
 Var sum_and_slice_over_model(Context& context, const Var& x);
 
+/// As a plain tensor: each rank's x [N, C] -> [M, N, C].
+Tensor gathered_rows(Group& group, const Tensor& x);
+
 /// As a plain tensor: each rank's columns x [N, C] -> [N, M·C].
 Tensor gathered_columns(const Stream& stream, Group& group, const Tensor& x);
 

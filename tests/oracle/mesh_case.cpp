@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "libswitch/base/error.h"
+#include "libswitch/train/distillation.h"
 #include "libswitch/train/optimizer.h"
 #include "libswitch/train/step.h"
 #include "tests/oracle/oracle.h"
@@ -122,7 +123,7 @@ void append_routing(Json& routing, const ForwardResult::Layer& layer) {
 }
 
 Pass run_pass(const Model& model, const Batch& batch, int64_t shards, Context context,
-              const ForwardOptions& options) {
+              const ForwardOptions& options, const ShardForward& forward = {}) {
   const RealTokens whole = count_real_tokens(batch.rows);
   const ModelConfig& config = model.config();
   const int64_t rows = batch.rows.rows / shards;
@@ -131,7 +132,8 @@ Pass run_pass(const Model& model, const Batch& batch, int64_t shards, Context co
     const ModelInput input =
         make_model_input(slice_rows(batch.rows, shard * rows, (shard + 1) * rows),
                          config.conventions, shards, shard, &whole);
-    const ForwardResult result = model.forward(context, input, options);
+    const ForwardResult result =
+        forward ? forward(context, model, input, options) : model.forward(context, input, options);
     if (context.tape != nullptr) context.tape->backward();
     pass.loss += result.loss;
     pass.log_likelihood += result.sums.log_likelihood;
@@ -157,18 +159,29 @@ Pass run_pass(const Model& model, const Batch& batch, int64_t shards, Context co
 Json run_mesh_case(const std::filesystem::path& folder, const RunOptions& options) {
   const Json json = read_json(folder / "case.json");
   const Json& m = json.at("model");
-  SW_CHECK(!m.contains("student"), usage, "{}: distillation cases are not run by this program",
-           folder.string());
   const auto batches = read_batches(read_json(folder / "batches.json"), json);
   SW_CHECK(!batches.empty(), corrupt, "{}: no batches", folder.string());
   const int64_t shards = m.value("data_ranks", int64_t{1});
   SW_CHECK(batches[0]->rows.rows % shards == 0, usage, "{}: {} rows do not divide by {} data ranks",
            folder.string(), batches[0]->rows.rows, shards);
 
-  Model model(read_model(m), options.dtype);
-  fill_weights(model, kFamily, m.value("weight_scale", 1.0), "");
+  const double scale = m.value("weight_scale", 1.0);
+  const bool distils = m.contains("student");
+  Model model(read_model(distils ? m["student"] : m), options.dtype);
+  fill_weights(model, kFamily, scale, "");
+  ShardForward forward;
+  std::unique_ptr<Model> teacher;
+  if (distils) {
+    teacher = std::make_unique<Model>(frozen(read_model(m)), options.dtype);
+    fill_weights(*teacher, kFamily, scale, "teacher.");
+    const DistillationConfig config{m.at("fraction_soft"), m.at("temperature")};
+    forward = [&teacher, config](Context& context, const Model& student, const ModelInput& input,
+                                 const ForwardOptions& how) {
+      return distillation_forward(context, student, input, how, *teacher, config);
+    };
+  }
   Json out;
-  {
+  if (!distils) {
     const Pass pass = run_pass(model, *batches[0], shards, Context{}, {Recompute::none, true});
     out["eval"] = {{"loss", pass.loss},
                    {"neg_log_perplexity", pass.log_likelihood / static_cast<double>(pass.targets)},
@@ -182,11 +195,18 @@ Json run_mesh_case(const std::filesystem::path& folder, const RunOptions& option
     Context context;
     context.tape = &tape;
     context.training = true;
-    const Pass pass = run_pass(model, *batches[0], shards, context, {options.recompute, false});
+    const Pass pass =
+        run_pass(model, *batches[0], shards, context, {options.recompute, false}, forward);
     train["gradients"] = describe_parameters(model, kFamily, false);
     train["gradient_l2"] = gradient_norm(model);
-    train["routing"] = pass.routing;
+    train["routing"] = distils ? Json() : pass.routing;
     train["aux_loss"] = pass.aux;
+    if (distils) {
+      // The teacher's own, which no loss holds.
+      Context untaped;
+      untaped.training = true;
+      train["aux_loss"] = run_pass(*teacher, *batches[0], shards, untaped, {}).aux;
+    }
     model.clear_gradients();
   }
   const std::unique_ptr<Optimizer> optimizer = make_optimizer({}, model);
@@ -196,8 +216,8 @@ Json run_mesh_case(const std::filesystem::path& folder, const RunOptions& option
   Json losses = Json::array();
   for (int64_t step = 0; step < json.at("steps").get<int64_t>(); ++step) {
     const Batch& batch = *batches.at(static_cast<size_t>(step));
-    const StepResult result =
-        training_step(model, *optimizer, batch.rows, step, m.value("lr", 0.01), step_config);
+    const StepResult result = training_step(model, *optimizer, batch.rows, step,
+                                            m.value("lr", 0.01), step_config, forward);
     losses.push_back(result.loss);
   }
   train["losses"] = losses;

@@ -5,15 +5,13 @@
 
 #include "libswitch/base/parallel.h"
 #include "libswitch/kernels/cpu/elements.h"
+#include "libswitch/kernels/cpu/loss_rows.h"
 #include "libswitch/kernels/cpu/vector_math.h"
 #include "libswitch/kernels/elementwise.h"
 #include "libswitch/kernels/matmul.h"
 
 namespace sw::kernels::cpu {
 namespace {
-
-constexpr int64_t kSumRun =
-    4096;  // terms summed in the type of the logits before double takes over
 
 struct RowResult {
   double loss = 0;
@@ -42,17 +40,6 @@ struct Scales {
   int64_t local_classes = 0;  // of these, in this part
   int64_t first = 0;          // the first of them
 };
-
-template <class A, class Term>
-double long_sum(int64_t n, const Term& term) {
-  double sum = 0;
-  for (int64_t begin = 0; begin < n; begin += kSumRun) {
-    const int64_t count = std::min(kSumRun, n - begin);
-    sum += static_cast<double>(
-        lane_sum<A>(count, [&term, begin](int64_t i) { return term(begin + i); }));
-  }
-  return sum;
-}
 
 // Statistics of one row of raw products x [V]; its local_classes become exp(logit - largest).
 // `target` counts from the part's first class.
@@ -141,32 +128,6 @@ void row_gradient(T* d_logits, const A* x, int64_t width, int64_t target, const 
   for (int64_t i = 0; i < classes; ++i) store(d_logits, i, x[i] * of_exp - shift);
   if (held) store(d_logits, target, static_cast<A>(target_value));
   std::fill(d_logits + classes, d_logits + width, T{});
-}
-
-// Rows [begin, end) of the list as one tensor: a view where they follow one another, else a copy.
-Tensor gather_rows(const Tensor& x, const std::vector<int64_t>& list, int64_t begin, int64_t end) {
-  const int64_t first = list[static_cast<size_t>(begin)];
-  if (list[static_cast<size_t>(end - 1)] - first == end - 1 - begin) {
-    return x.slice(first, first + end - begin);
-  }
-  Tensor rows = Tensor::empty({end - begin, x.size(1)}, x.dtype());
-  const int64_t bytes = x.size(1) * element_bytes(x.dtype());
-  const char* from = static_cast<const char*>(x.raw());
-  char* to = static_cast<char*>(rows.raw());
-  for (int64_t k = begin; k < end; ++k) {
-    std::copy_n(from + list[static_cast<size_t>(k)] * bytes, bytes, to + (k - begin) * bytes);
-  }
-  return rows;
-}
-
-void scatter_rows(Tensor& x, const std::vector<int64_t>& list, int64_t begin, int64_t end,
-                  const Tensor& rows) {
-  const int64_t bytes = x.size(1) * element_bytes(x.dtype());
-  const char* from = static_cast<const char*>(rows.raw());
-  char* to = static_cast<char*>(x.raw());
-  for (int64_t k = begin; k < end; ++k) {
-    std::copy_n(from + (k - begin) * bytes, bytes, to + list[static_cast<size_t>(k)] * bytes);
-  }
 }
 
 template <class T>
@@ -264,20 +225,8 @@ void run(const Stream& stream, CrossEntropySums* sums, Tensor& d_hidden, Tensor&
       sums->correct += result.correct ? 1 : 0;
     }
     if (!gradient) continue;
-    const Tensor d_x = d_products.slice(0, end - begin);
-    const int64_t first = list[static_cast<size_t>(begin)];
-    if (list[static_cast<size_t>(end - 1)] - first == end - 1 - begin) {
-      Tensor d_inputs = d_hidden.slice(first, first + end - begin);
-      matmul(stream, d_inputs, d_x, Transpose::no, table, Transpose::no, Accum::write);
-    } else {
-      Tensor d_inputs = Tensor::empty(inputs.shape(), inputs.dtype());
-      matmul(stream, d_inputs, d_x, Transpose::no, table, Transpose::no, Accum::write);
-      scatter_rows(d_hidden, list, begin, end, d_inputs);
-    }
-    if (d_table) {
-      matmul(stream, d_table, d_x, Transpose::yes, inputs, Transpose::no,
-             begin == 0 ? accum_table : Accum::add);
-    }
+    add_products(stream, d_hidden, d_table, begin == 0 ? accum_table : Accum::add, list, begin, end,
+                 d_products.slice(0, end - begin), inputs, table);
   }
   sums->loss *= scales.weight;
   sums->z_loss *= scales.weight;

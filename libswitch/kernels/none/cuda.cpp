@@ -23,6 +23,7 @@ namespace {
 #include "libswitch/kernels/bias.h"
 #include "libswitch/kernels/columns.h"
 #include "libswitch/kernels/cross_entropy.h"
+#include "libswitch/kernels/distillation.h"
 #include "libswitch/kernels/elementwise.h"
 #include "libswitch/kernels/embedding.h"
 #include "libswitch/kernels/few_rows.h"

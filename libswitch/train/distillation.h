@@ -1,0 +1,52 @@
+// Distillation: a student learns from labels and from what a frozen teacher says of them (Fedus et
+// al. 2022, section 4.2; Mesh TensorFlow's StudentTeacher).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "libswitch/train/objective.h"
+
+namespace sw {
+
+struct DistillationConfig {
+  double soft_weight = 0.25;  // of the teacher's distribution; the rest is the labels'
+  double temperature = 1;
+};
+
+/// A model as a teacher: without dropout and jitter, but with its training capacity.
+ModelConfig frozen(ModelConfig config);
+
+/// The losses of one shard: labels and router losses with 1 - soft_weight, the teacher with
+/// soft_weight · temperature². The teacher, which lies on the student's mesh and computes in its
+/// precision, runs without tape. `sums` and the routing statistics are the student's.
+ForwardResult distillation_forward(Context& context, const Model& student, const ModelInput& input,
+                                   const ForwardOptions& options, const Model& teacher,
+                                   const DistillationConfig& config);
+
+/// Distils on another objective's batches. Evaluation is that objective's, of the student alone.
+class DistillationObjective final : public Objective {
+ public:
+  DistillationObjective(std::unique_ptr<Objective> data, std::unique_ptr<Model> teacher,
+                        const DistillationConfig& config);
+
+  int64_t rows() const override { return data_->rows(); }
+  void fill(int64_t step, MeshPart part, Batch& batch) const override {
+    data_->fill(step, part, batch);
+  }
+  DataPosition position(int64_t step) const override { return data_->position(step); }
+  ForwardResult forward(Context& context, const Model& model, const ModelInput& input,
+                        const ForwardOptions& options) const override;
+  std::vector<Evaluation> evaluate(const Model& model, const Poll& poll) const override {
+    return data_->evaluate(model, poll);
+  }
+  const Model& teacher() const { return *teacher_; }
+
+ private:
+  std::unique_ptr<Objective> data_;
+  std::unique_ptr<Model> teacher_;
+  DistillationConfig config_;
+};
+
+}  // namespace sw
