@@ -126,7 +126,7 @@ struct Source {
 
 }  // namespace
 
-DataSource parse_data_source(const std::string& text) {
+DataSource parse_data_source(const std::string& text, const char* option) {
   DataSource source{text, 0};
   const size_t equals = text.rfind('=');
   // A file may have an equals sign in its name; one that exists is taken by its name.
@@ -135,9 +135,9 @@ DataSource parse_data_source(const std::string& text) {
   const char* end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data() + equals + 1, end, weight);
   SW_CHECK(parsed.ec == std::errc() && parsed.ptr == end && std::isfinite(weight) && weight > 0,
-           usage, "--data {}: the weight after '=' is '{}', expected a positive number", text,
+           usage, "{} {}: the weight after '=' is '{}', expected a positive number", option, text,
            text.substr(equals + 1));
-  SW_CHECK(equals > 0, usage, "--data {}: expected a file before '='", text);
+  SW_CHECK(equals > 0, usage, "{} {}: expected a file before '='", option, text);
   return {text.substr(0, equals), weight};
 }
 

@@ -27,9 +27,9 @@ struct DataSource {
   double weight = 0;  // relative rate of sampling; 0: not given
 };
 
-/// "A.swt" or "A.swt=WEIGHT", as --data takes it. Throws usage for a weight that is no positive
+/// "A.swt" or "A.swt=WEIGHT", as `option` takes it. Throws usage for a weight that is no positive
 /// number.
-DataSource parse_data_source(const std::string& text);
+DataSource parse_data_source(const std::string& text, const char* option = "--data");
 
 struct DatasetOptions {
   int64_t input_length = 512;
