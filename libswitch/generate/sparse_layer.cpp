@@ -121,30 +121,45 @@ Tensor SparseLayers::run_experts(int64_t layer, const Tensor& rows,
                                  const std::vector<Segment>& segments, bool few) {
   const int64_t n = rows.size(0);
   Tensor out = Tensor::empty({n, config_.d_model}, rows.dtype());
-  if (segments.empty()) return out;
-  std::vector<ExpertWeights> weights;
-  for (const Segment& s : segments) weights.push_back(experts_.expert(layer, s.expert));
   Tensor hidden = Tensor::empty({n, config_.d_ff}, rows.dtype()), gate;
-  if (weights[0].gate) gate = Tensor::empty({n, config_.d_ff}, rows.dtype());
-  // What the products of one pass read and write.
-  const auto multiply = [&](const auto& operands) {
-    std::vector<kernels::FewRowsProduct> products;
-    for (size_t i = 0; i < segments.size(); ++i) operands(segments[i], weights[i], products);
-    if (few) return kernels::few_rows_matmul(kCpu, products);
-    for (kernels::FewRowsProduct& p : products) {
-      kernels::matmul(kCpu, p.c, p.a, kernels::Transpose::no, p.b, kernels::Transpose::no,
-                      Accum::write);
+  if (config_.activation == Activation::geglu) gate = Tensor::empty(hidden.shape(), rows.dtype());
+  const auto at_once = static_cast<size_t>(
+      std::min<int64_t>(experts_.at_once(), static_cast<int64_t>(segments.size())));
+  std::vector<kernels::FewRowsProduct> products;
+  const auto multiply = [&] {
+    if (few) {
+      kernels::few_rows_matmul(kCpu, products);
+    } else {
+      for (kernels::FewRowsProduct& p : products) {
+        kernels::matmul(kCpu, p.c, p.a, kernels::Transpose::no, p.b, kernels::Transpose::no,
+                        Accum::write);
+      }
     }
+    products.clear();
   };
-  multiply([&](const Segment& s, const ExpertWeights& w, auto& products) {
-    const Tensor in = rows.slice(s.begin, s.end);
-    products.push_back({hidden.slice(s.begin, s.end), in, w.wi});
-    if (gate) products.push_back({gate.slice(s.begin, s.end), in, w.gate});
-  });
-  activate(hidden, gate);
-  multiply([&](const Segment& s, const ExpertWeights& w, auto& products) {
-    products.push_back({out.slice(s.begin, s.end), hidden.slice(s.begin, s.end), w.wo});
-  });
+  for (size_t first = 0; first < segments.size(); first += at_once) {
+    const auto held =
+        std::span(segments).subspan(first, std::min(at_once, segments.size() - first));
+    std::vector<ExpertWeights> weights;
+    for (const Segment& s : held) weights.push_back(experts_.expert(layer, s.expert));
+    for (size_t i = 0; i < held.size(); ++i) {
+      const int64_t begin = held[i].begin, end = held[i].end;
+      products.push_back({hidden.slice(begin, end), rows.slice(begin, end), weights[i].wi});
+      if (gate) {
+        products.push_back({gate.slice(begin, end), rows.slice(begin, end), weights[i].gate});
+      }
+    }
+    multiply();
+    // The segments held are neighbours.
+    const int64_t begin = held.front().begin, end = held.back().end;
+    Tensor activated = hidden.slice(begin, end);
+    activate(activated, gate ? gate.slice(begin, end) : Tensor());
+    for (size_t i = 0; i < held.size(); ++i) {
+      const int64_t from = held[i].begin, to = held[i].end;
+      products.push_back({out.slice(from, to), hidden.slice(from, to), weights[i].wo});
+    }
+    multiply();
+  }
   return out;
 }
 

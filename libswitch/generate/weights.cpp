@@ -6,9 +6,24 @@
 
 namespace sw {
 
+std::vector<std::string> sparse_layer_prefixes(const ModelConfig& config) {
+  std::vector<std::string> prefixes;
+  const auto add = [&](const char* stack, int64_t block) {
+    prefixes.push_back(fmt::format("{}/block_{:03d}/moe/", stack, block));
+  };
+  for (int64_t i = 0; i < config.encoder_layers; ++i) {
+    if (config.encoder_layer_is_sparse(i)) add("encoder", i);
+  }
+  for (int64_t i = 0; i < config.decoder_layers; ++i) {
+    if (config.decoder_layer_is_sparse(i)) add("decoder", i);
+  }
+  return prefixes;
+}
+
 DecodingWeights collect_weights(const ModelConfig& config,
                                 const std::function<Tensor(const std::string& name)>& read) {
   DecodingWeights out;
+  int64_t sparse_layers = 0;
   const bool gated = config.activation == Activation::geglu;
   const auto attention = [&](const std::string& prefix) {
     return DecodingWeights::Attention{read(prefix + "norm"), read(prefix + "q"), read(prefix + "k"),
@@ -28,8 +43,7 @@ DecodingWeights collect_weights(const ModelConfig& config,
       const std::string ffn = prefix + (block.sparse ? "moe/" : "mlp/");
       block.norm = read(ffn + "norm");
       if (block.sparse) {
-        block.layer = static_cast<int64_t>(out.sparse_layers.size());
-        out.sparse_layers.push_back(ffn);
+        block.layer = sparse_layers++;
         block.router = read(ffn + "router");
         if (config.router_bias) block.router_bias = read(ffn + "router_bias");
       } else {
@@ -107,17 +121,10 @@ std::unique_ptr<ExpertSource> experts_of(const Model& model) {
   const ModelConfig& config = model.config();
   const bool gated = config.activation == Activation::geglu;
   std::vector<ExpertWeights> layers;
-  const auto add = [&](const std::string& stack, int64_t block) {
-    const std::string prefix = fmt::format("{}/block_{:03d}/moe/", stack, block);
+  for (const std::string& prefix : sparse_layer_prefixes(config)) {
     layers.push_back({weight_of(model, prefix + (gated ? "wi_0" : "wi")),
                       gated ? weight_of(model, prefix + "wi_1") : Tensor(),
                       weight_of(model, prefix + "wo")});
-  };
-  for (int64_t i = 0; i < config.encoder_layers; ++i) {
-    if (config.encoder_layer_is_sparse(i)) add("encoder", i);
-  }
-  for (int64_t i = 0; i < config.decoder_layers; ++i) {
-    if (config.decoder_layer_is_sparse(i)) add("decoder", i);
   }
   return std::make_unique<ResidentExperts>(std::move(layers));
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,6 +25,8 @@ class ExpertSource {
   /// Expert `expert`, counted from this rank's first, of sparse layer `layer`, counted over encoder
   /// and then decoder. One thread at a time.
   virtual ExpertWeights expert(int64_t layer, int64_t expert) = 0;
+  /// How many of them may be held at a time.
+  virtual int64_t at_once() const { return std::numeric_limits<int64_t>::max(); }
 };
 
 struct DecodingWeights {
@@ -46,9 +49,10 @@ struct DecodingWeights {
   Tensor embedding;  // [V, D]
   Tensor head;       // [V, D]: the embedding when tied
   Stack encoder, decoder;
-  /// "encoder/block_001/moe/" and so on: the sparse layers in their order.
-  std::vector<std::string> sparse_layers;
 };
+
+/// "encoder/block_001/moe/" and so on: the sparse layers in their order.
+std::vector<std::string> sparse_layer_prefixes(const ModelConfig& config);
 
 /// Reads them by name (nn/config.h, parameter_specs); experts are not asked for.
 DecodingWeights collect_weights(const ModelConfig& config,

@@ -71,17 +71,18 @@ ModelConfig model_config(const CheckpointReader& reader) {
                                 reader.path().string() + ": /meta/config.toml");
 }
 
+DType trained_dtype(const CheckpointReader& reader) {
+  const auto& attributes = reader.meta().attributes;
+  const auto it = attributes.find("compute_dtype");
+  if (it == attributes.end()) return DType::f32;
+  const auto* text = std::get_if<std::string>(&it->second);
+  return text != nullptr && *text == "bf16" ? DType::bf16 : DType::f32;
+}
+
 std::unique_ptr<Model> load_model(const CheckpointReader& reader, std::optional<DType> compute,
                                   const Mesh& mesh) {
-  const auto& attributes = reader.meta().attributes;
-  DType dtype = DType::f32;
-  if (compute) {
-    dtype = *compute;
-  } else if (const auto it = attributes.find("compute_dtype"); it != attributes.end()) {
-    const auto* text = std::get_if<std::string>(&it->second);
-    if (text != nullptr && *text == "bf16") dtype = DType::bf16;
-  }
-  auto model = std::make_unique<Model>(model_config(reader), dtype, Device{}, mesh);
+  auto model = std::make_unique<Model>(model_config(reader),
+                                       compute.value_or(trained_dtype(reader)), Device{}, mesh);
   read_weights(reader, *model);
   return model;
 }

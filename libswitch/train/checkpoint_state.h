@@ -20,6 +20,8 @@ void read_optimizer(const CheckpointReader& reader, Optimizer& optimizer);
 
 /// The model that a checkpoint holds, from its configuration.
 ModelConfig model_config(const CheckpointReader& reader);
+/// The precision of activations in its training; f32 where the file does not say.
+DType trained_dtype(const CheckpointReader& reader);
 /// That model with its weights; `compute`: by default the precision it was trained in. All ranks of
 /// `mesh`, which must outlive the model, call it.
 std::unique_ptr<Model> load_model(const CheckpointReader& reader,
