@@ -179,6 +179,20 @@ ModelConfig model_config_from_toml(std::string_view toml, const std::string& nam
   return options.resolve();
 }
 
+std::string model_config_to_toml(const ModelConfig& config) {
+  ModelOptions options;
+  OptionRegistry registry;
+  declare_model_options(registry, options);
+  options.config = config;
+  options.conventions = config.conventions.name;
+  options.encoder_sparse_step = config.encoder_sparse_step;
+  options.encoder_sparse_offset = config.encoder_sparse_offset;
+  options.decoder_sparse_step = config.decoder_sparse_step;
+  options.decoder_sparse_offset = config.decoder_sparse_offset;
+  options.expert_dropout = config.expert_dropout;
+  return registry.to_toml();
+}
+
 ModelConfig model_config_of_preset(const std::string& preset) {
   ModelOptions options;
   OptionRegistry registry;

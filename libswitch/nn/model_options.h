@@ -40,6 +40,10 @@ void declare_model_options(OptionRegistry& registry, ModelOptions& options);
 /// groups are passed over. Throws usage.
 ModelConfig model_config_from_toml(std::string_view toml, const std::string& name);
 
+/// The inverse: TOML from which model_config_from_toml() makes an equal configuration. Conventions
+/// must be those of the preset of their name.
+std::string model_config_to_toml(const ModelConfig& config);
+
 /// What a preset of data/presets says of the model; vocab_size stays 0 when it names none. Throws
 /// usage or missing.
 ModelConfig model_config_of_preset(const std::string& preset);

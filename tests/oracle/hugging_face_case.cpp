@@ -2,79 +2,12 @@
 #include <vector>
 
 #include "libswitch/base/error.h"
+#include "libswitch/convert/hugging_face_config.h"
+#include "libswitch/io/json_text.h"
 #include "tests/oracle/oracle.h"
 
 namespace sw::oracle {
 namespace {
-
-template <class T>
-T get(const Json& config, const char* key, T fallback) {
-  const auto it = config.find(key);
-  return it == config.end() || it->is_null() ? fallback : it->get<T>();
-}
-
-// Which layers are sparse: a saved step overrides the count (library's rule: i mod step == 1, or
-// every layer for 1).
-void set_sparsity(const Json& config, const char* step_key, const char* count_key, int64_t layers,
-                  int64_t& step, int64_t& offset) {
-  const int64_t count = get<int64_t>(config, count_key, 3);
-  step = get<int64_t>(config, step_key, count > 0 ? layers / count : layers);
-  offset = step == 1 ? 0 : 1;
-  if (step < 0) step = 0;
-  if (step == 0) offset = 0;
-}
-
-Activation activation_of(const Json& config, bool t5) {
-  std::string name = get<std::string>(config, "feed_forward_proj", t5 ? "relu" : "");
-  bool gated = get<bool>(config, "is_gated_act", false);
-  if (name.rfind("gated-", 0) == 0) {
-    gated = true;
-    name = name == "gated-gelu" ? "gelu_new" : name.substr(6);
-  }
-  if (name.empty() || config.contains("dense_act_fn")) {
-    name = get<std::string>(config, "dense_act_fn", name.empty() ? "relu" : name);
-  }
-  if (!gated && name == "relu") return Activation::relu;
-  if (gated && name == "gelu_new") return Activation::geglu;
-  fail(ErrorKind::usage,
-       "config.json: activation {}'{}' is not one that the model has (relu, gated gelu_new)",
-       gated ? "gated " : "", name);
-}
-
-ModelConfig read_config(const Json& json, bool t5) {
-  ModelConfig config;
-  config.conventions = conventions_preset("hf");
-  config.vocab_size = get<int64_t>(json, "vocab_size", 32128);
-  config.d_model = get<int64_t>(json, "d_model", t5 ? 512 : 768);
-  config.d_kv = get<int64_t>(json, "d_kv", 64);
-  config.d_ff = get<int64_t>(json, "d_ff", 2048);
-  config.heads = get<int64_t>(json, "num_heads", t5 ? 8 : 12);
-  config.encoder_layers = get<int64_t>(json, "num_layers", t5 ? 6 : 12);
-  config.decoder_layers =
-      get<int64_t>(json, "num_decoder_layers", t5 ? config.encoder_layers : int64_t{12});
-  if (json.contains("num_decoder_layers") && json["num_decoder_layers"].is_null()) {
-    config.decoder_layers = config.encoder_layers;
-  }
-  config.activation = activation_of(json, t5);
-  config.tied_embeddings = get<bool>(json, "tie_word_embeddings", true);
-  config.relative_buckets = get<int64_t>(json, "relative_attention_num_buckets", 32);
-  config.relative_max_distance = get<int64_t>(json, "relative_attention_max_distance", 128);
-  config.norm_epsilon = get<double>(json, "layer_norm_epsilon", 1e-6);
-  config.output_z_loss = 0;
-  config.jitter = 0;
-  if (!t5) {
-    config.router_bias = get<bool>(json, "router_bias", false);
-    config.experts = get<int64_t>(json, "num_experts", 8);
-    config.expert_capacity = get<int64_t>(json, "expert_capacity", 64);
-    config.aux_loss = get<double>(json, "router_aux_loss_coef", 0.001);
-    config.router_z_loss = get<double>(json, "router_z_loss_coef", 0.001);
-    set_sparsity(json, "encoder_sparse_step", "num_sparse_encoder_layers", config.encoder_layers,
-                 config.encoder_sparse_step, config.encoder_sparse_offset);
-    set_sparsity(json, "decoder_sparse_step", "num_sparse_decoder_layers", config.decoder_layers,
-                 config.decoder_sparse_step, config.decoder_sparse_offset);
-  }
-  return config;
-}
 
 template <class T>
 std::vector<T> flatten(const Json& rows, const char* what, size_t length) {
@@ -112,14 +45,13 @@ Json routing_json(const ForwardResult& result, int64_t rows) {
 }  // namespace
 
 Json run_hugging_face_case(const std::filesystem::path& folder, const RunOptions& options) {
-  const Json json = read_json(folder / "config.json");
+  const std::filesystem::path file = folder / "config.json";
+  const nlohmann::json json = read_json_file(file);
   const Json inputs = read_json(folder / "inputs.json");
-  const std::string type = get<std::string>(json, "model_type", "");
-  SW_CHECK(type == "t5" || type == "switch_transformers", usage,
-           "{}: model_type '{}', expected t5 or switch_transformers",
-           (folder / "config.json").string(), type);
-  const bool t5 = type == "t5";
-  const HfFamily family = t5 ? HfFamily::t5 : HfFamily::switch_transformers;
+  HuggingFaceConfig described = read_hugging_face_config(json, file.string());
+  described.model.dropout = described.model.expert_dropout = described.model.jitter = 0;
+  const HfFamily family = described.family;
+  const bool t5 = family == HfFamily::t5;
 
   TokenRows rows;
   rows.rows = static_cast<int64_t>(inputs.at("input_ids").size());
@@ -135,7 +67,7 @@ Json run_hugging_face_case(const std::filesystem::path& folder, const RunOptions
   rows.inputs = ids, rows.targets = labels, rows.input_mask = mask;
   rows.first_target_id = 0;  // -100 stands for no label
 
-  Model model(read_config(json, t5), options.dtype);
+  Model model(described.model, options.dtype);
   fill_weights(model, family, 1.0, "");
   Tape tape;
   Context context;

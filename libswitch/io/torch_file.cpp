@@ -1,0 +1,176 @@
+#include "libswitch/io/torch_file.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "libswitch/base/error.h"
+#include "libswitch/base/file.h"
+#include "libswitch/io/json_text.h"
+#include "libswitch/io/state_dict_pickle.h"
+#include "libswitch/io/zip_file.h"
+
+namespace sw {
+namespace {
+
+constexpr uint64_t kMaxPickle = uint64_t{16} << 20;
+
+// Where a tensor lies: a view of bytes of the file.
+struct Place {
+  uint64_t first_byte = 0;                         // of the view's first element
+  std::array<int64_t, Shape::kMaxRank> strides{};  // in elements
+  bool dense = true;                               // row-major without gaps
+};
+
+bool is_dense(const PickledTensor& tensor) {
+  int64_t expected = 1;
+  for (int d = tensor.shape.rank() - 1; d >= 0; --d) {
+    if (tensor.shape[d] != 1 && tensor.strides[static_cast<size_t>(d)] != expected) return false;
+    expected *= tensor.shape[d];
+  }
+  return true;
+}
+
+class TorchFile : public TensorArchive {
+ public:
+  explicit TorchFile(const std::filesystem::path& path)
+      : fd_(open_for_read(path)), name_(path.string()) {
+    struct stat info {};
+    SW_CHECK(::fstat(fd_.get(), &info) == 0, io, "{}: {}", name_, std::strerror(errno));
+    SW_CHECK(S_ISREG(info.st_mode), corrupt, "{}: not a file of tensors", name_);
+    const auto size = static_cast<uint64_t>(info.st_size);
+    check_magic(size);
+    entries_ = read_zip_directory(fd_.get(), size, name_);
+    const std::string pickle = read_entry(find_pickle());
+    place_tensors(read_state_dict_pickle(pickle, name_));
+  }
+
+  void read_rows(size_t tensor, int64_t begin, int64_t end, void* out) const override {
+    const ArchiveTensor& t = tensors_.at(tensor);
+    const Place& place = places_[tensor];
+    SW_CHECK(begin >= 0 && begin <= end && end <= t.rows(), internal, "{}: rows [{}, {}) of {}",
+             name_, begin, end, t.rows());
+    if (t.bytes() == 0 || begin == end) return;
+    const int64_t element = element_bits(t.type) / 8;
+    const uint64_t first =
+        place.first_byte +
+        (t.shape.rank() == 0 ? 0 : static_cast<uint64_t>(begin * place.strides[0] * element));
+    if (place.dense) {
+      const int64_t row = t.bytes() / t.rows();
+      pread_all(fd_.get(), out, static_cast<size_t>((end - begin) * row), first, name_);
+      return;
+    }
+    Shape part = t.shape;
+    if (t.shape.rank() > 0) {
+      part = Shape{end - begin};
+      for (int d = 1; d < t.shape.rank(); ++d) part.push_back(t.shape[d]);
+    }
+    gather(part, place.strides, element, first, static_cast<char*>(out));
+  }
+  std::string file_of(size_t) const override { return name_; }
+
+ private:
+  void check_magic(uint64_t size) const {
+    char magic[4] = {};
+    SW_CHECK(size >= sizeof magic, corrupt, "{}: {} bytes are no PyTorch file", name_, size);
+    pread_all(fd_.get(), magic, sizeof magic, 0, name_);
+    if (std::memcmp(magic, "PK\3\4", 4) == 0) return;
+    SW_CHECK(static_cast<unsigned char>(magic[0]) != 0x80, corrupt,
+             "{}: a PyTorch file of the format before 1.6 (a bare pickle); load and save it again "
+             "with PyTorch, or take the model's safetensors file",
+             name_);
+    fail(ErrorKind::corrupt, "{}: not a PyTorch file (no zip)", name_);
+  }
+
+  const ZipEntry* find_entry(const std::string& name) const {
+    const auto at = std::lower_bound(
+        entries_.begin(), entries_.end(), name,
+        [](const ZipEntry& entry, const std::string& wanted) { return entry.name < wanted; });
+    return at != entries_.end() && at->name == name ? &*at : nullptr;
+  }
+  std::string read_entry(const ZipEntry& entry) const {
+    SW_CHECK(entry.bytes <= kMaxPickle, corrupt, "{}: {} has {} bytes, at most {}", name_,
+             shown(entry.name), entry.bytes, kMaxPickle);
+    std::string bytes(entry.bytes, '\0');
+    pread_all(fd_.get(), bytes.data(), bytes.size(), entry.offset, name_);
+    return bytes;
+  }
+
+  // "<folder>/data.pkl"; the folder is named by the writer.
+  const ZipEntry& find_pickle() {
+    for (const ZipEntry& entry : entries_) {
+      const size_t slash = entry.name.find('/');
+      if (slash == std::string::npos || entry.name.substr(slash) != "/data.pkl") continue;
+      folder_ = entry.name.substr(0, slash + 1);
+      const ZipEntry* order = find_entry(folder_ + "byteorder");
+      SW_CHECK(order == nullptr || read_entry(*order) == "little", corrupt,
+               "{}: written by a big-endian machine", name_);
+      return entry;
+    }
+    fail(ErrorKind::corrupt, "{}: a zip file without data.pkl: not written by torch.save", name_);
+  }
+
+  void place_tensors(std::vector<PickledTensor> pickled) {
+    std::sort(pickled.begin(), pickled.end(),
+              [](const PickledTensor& a, const PickledTensor& b) { return a.name < b.name; });
+    for (const PickledTensor& tensor : pickled) {
+      SW_CHECK(tensors_.empty() || tensors_.back().name != tensor.name, corrupt,
+               "{}: tensor {} is there twice", name_, shown(tensor.name));
+      const ZipEntry* storage = find_entry(folder_ + "data/" + tensor.storage);
+      SW_CHECK(storage != nullptr, corrupt,
+               "{}: tensor {} lies in the storage \"{}\", which is not there", name_,
+               shown(tensor.name), shown(tensor.storage));
+      const int64_t element = element_bits(tensor.type) / 8;
+      SW_CHECK(static_cast<uint64_t>(tensor.storage_elements) <=
+                   storage->bytes / static_cast<uint64_t>(element),
+               corrupt, "{}: storage {} has {} bytes, {} elements of {} are expected", name_,
+               shown(tensor.storage), storage->bytes, tensor.storage_elements,
+               element_name(tensor.type));
+      Place place;
+      place.first_byte = storage->offset + static_cast<uint64_t>(tensor.offset * element);
+      place.strides = tensor.strides;
+      place.dense = is_dense(tensor);
+      tensors_.push_back({tensor.name, tensor.type, tensor.shape, place.first_byte});
+      places_.push_back(place);
+    }
+  }
+
+  // A strided view: read the bytes that it spans and pick its elements.
+  void gather(const Shape& part, const std::array<int64_t, Shape::kMaxRank>& strides,
+              int64_t element, uint64_t first, char* out) const {
+    int64_t last = 0;
+    for (int d = 0; d < part.rank(); ++d) last += (part[d] - 1) * strides[static_cast<size_t>(d)];
+    std::string span(static_cast<size_t>((last + 1) * element), '\0');
+    pread_all(fd_.get(), span.data(), span.size(), first, name_);
+    std::array<int64_t, Shape::kMaxRank> at{};
+    const int inner = part.rank() - 1;
+    const int64_t run = part[inner], step = strides[static_cast<size_t>(inner)] * element;
+    const int64_t runs = part.elements() / run;
+    for (int64_t i = 0; i < runs; ++i) {
+      int64_t from = 0;
+      for (int d = 0; d < inner; ++d)
+        from += at[static_cast<size_t>(d)] * strides[static_cast<size_t>(d)];
+      const char* source = span.data() + from * element;
+      for (int64_t j = 0; j < run; ++j, out += element, source += step) {
+        std::memcpy(out, source, static_cast<size_t>(element));
+      }
+      for (int d = inner - 1; d >= 0 && ++at[static_cast<size_t>(d)] == part[d]; --d) {
+        at[static_cast<size_t>(d)] = 0;
+      }
+    }
+  }
+
+  FileDescriptor fd_;
+  std::string name_, folder_;
+  std::vector<ZipEntry> entries_;
+  std::vector<Place> places_;
+};
+
+}  // namespace
+
+std::unique_ptr<TensorArchive> open_torch_file(const std::filesystem::path& path) {
+  return std::make_unique<TorchFile>(path);
+}
+
+}  // namespace sw
