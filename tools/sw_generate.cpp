@@ -18,6 +18,7 @@
 #include "libswitch/train/checkpoint_state.h"
 #include "libswitch/train/evaluation.h"
 #include "libswitch/train/options.h"
+#include "libswitch/train/task_evaluation.h"
 #include "tools/tool.h"
 
 namespace {
@@ -129,23 +130,6 @@ void declare(sw::OptionRegistry& r, Options& o) {
       .default_text("all ranks on data, experts spread over them")
       .help("how the ranks of mpirun share the work")
       .advanced();
-}
-
-sw::Tokenizer open_tokenizer(const sw::CheckpointReader& reader, const std::string& vocab) {
-  const std::string place = reader.path().string();
-  const std::string& own = reader.meta().tokenizer;
-  SW_CHECK(!own.empty() || !vocab.empty(), usage,
-           "{}: holds no vocabulary; give the SentencePiece model it was trained with: --vocab "
-           "V.model",
-           place);
-  sw::Tokenizer tokenizer = vocab.empty() ? sw::Tokenizer::from_bytes(own, place + ": vocabulary")
-                                          : sw::Tokenizer::load(vocab);
-  const int64_t rows = reader.entry("/model/shared/embedding").shape[0];
-  SW_CHECK(tokenizer.vocab_size() <= rows, corrupt,
-           "{}: has {} ids, but the embedding table of {} {} rows; give the vocabulary that the "
-           "model was trained with",
-           vocab.empty() ? place + ": vocabulary" : vocab, tokenizer.vocab_size(), place, rows);
-  return tokenizer;
 }
 
 // What the weights take; `kept`: bytes of experts that one rank keeps.
@@ -308,7 +292,7 @@ int run(const Options& given, sw::ToolRun& tool) {
   sw::World& world = sw::join_world(tool);
   const sw::CheckpointReader reader = sw::open_checkpoint(argument);
   const sw::ModelConfig config = sw::model_config(reader);
-  const sw::Tokenizer tokenizer = open_tokenizer(reader, options.vocab);
+  const sw::Tokenizer tokenizer = sw::load_tokenizer(reader, options.vocab);
   int64_t input_length = options.input_length;
   if (input_length == 0) input_length = sw::trained_dataset_options(reader).input_length;
   const sw::DType dtype =

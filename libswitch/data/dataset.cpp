@@ -312,7 +312,7 @@ EvalSet::EvalSet(const std::filesystem::path& path, const DatasetOptions& option
 }
 EvalSet::~EvalSet() = default;
 
-int64_t EvalSet::windows() const { return state_->windows; }
+int64_t EvalSet::rows() const { return state_->windows; }
 
 void EvalSet::fill(int64_t first, int64_t rows, Batch& batch) const {
   const State& s = *state_;

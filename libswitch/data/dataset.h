@@ -95,22 +95,33 @@ class Dataset {
   std::unique_ptr<State> state_;
 };
 
+/// Held-out rows, each once and in order.
+class EvalRows {
+ public:
+  virtual ~EvalRows() = default;
+  virtual int64_t rows() const = 0;
+  /// Rows [first, first + rows) into `batch`; rows beyond the last are all padding. Thread-safe.
+  virtual void fill(int64_t first, int64_t rows, Batch& batch) const = 0;
+  virtual int64_t input_length() const = 0;
+  virtual int64_t target_length() const = 0;
+};
+
 /// Held-out text in order, each window once, corrupted by draws that depend on the window's number
 /// alone: every model of one vocabulary sees the same inputs and targets. Windows run across
 /// blocks; the last one may be short.
-class EvalSet {
+class EvalSet : public EvalRows {
  public:
   /// `max_tokens` > 0 ends after that many raw tokens (rounded up to a window). Throws as Dataset;
   /// usage when there is no token at all.
   EvalSet(const std::filesystem::path& path, const DatasetOptions& options, int64_t max_tokens = 0);
-  ~EvalSet();
+  ~EvalSet() override;
 
-  int64_t windows() const;
-  /// Windows [first, first + rows) into `batch`; rows beyond the last are all padding. Thread-safe.
-  void fill(int64_t first, int64_t rows, Batch& batch) const;
+  /// Windows.
+  int64_t rows() const override;
+  void fill(int64_t first, int64_t rows, Batch& batch) const override;
   const DataVocabulary& vocabulary() const;
-  int64_t input_length() const;
-  int64_t target_length() const;
+  int64_t input_length() const override;
+  int64_t target_length() const override;
 
  private:
   struct State;

@@ -318,9 +318,17 @@ double TextToTextDataset::share(int64_t source) const {
 TextToTextEvalSet::TextToTextEvalSet(const Task& task, const Tokenizer& tokenizer,
                                      int64_t input_length, int64_t target_length)
     : vocabulary_(vocabulary_of(tokenizer)),
-      input_length_(checked_length(input_length, task.lengths().first, "input")),
-      target_length_(checked_length(target_length, task.lengths().second, "target")),
-      pairs_(task.pairs(), tokenizer, input_length_, target_length_, task.file()) {}
+      pairs_(task.pairs(), tokenizer, checked_length(input_length, task.lengths().first, "input"),
+             checked_length(target_length, task.lengths().second, "target"), task.file()) {
+  constexpr int64_t kMultiple = 8;
+  int64_t longest_input = 0, longest_target = 0;
+  for (int64_t i = 0; i < pairs_.size(); ++i) {
+    longest_input = std::max<int64_t>(longest_input, std::ssize(pairs_.input(i)));
+    longest_target = std::max<int64_t>(longest_target, std::ssize(pairs_.target(i)));
+  }
+  input_length_ = (longest_input + kMultiple - 1) / kMultiple * kMultiple;
+  target_length_ = (longest_target + kMultiple - 1) / kMultiple * kMultiple;
+}
 
 void TextToTextEvalSet::fill(int64_t first, int64_t rows, Batch& batch) const {
   clear_batch(rows, input_length_, target_length_, false, batch);

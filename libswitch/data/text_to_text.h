@@ -107,26 +107,26 @@ class TextToTextDataset {
 };
 
 /// Pairs in order, one a row, padded: what a task is evaluated on.
-class TextToTextEvalSet {
+class TextToTextEvalSet : public EvalRows {
  public:
-  /// Lengths of 0 are the task's own. The task is read here and not kept.
+  /// Lengths of 0 are the task's own. What is longer is cut; rows are as long as the longest needs.
+  /// The task is read here and not kept.
   TextToTextEvalSet(const Task& task, const Tokenizer& tokenizer, int64_t input_length = 0,
                     int64_t target_length = 0);
 
-  int64_t rows() const { return pairs_.size(); }
-  /// Rows [first, first + rows) into `batch`; rows beyond the last are all padding. Thread-safe.
-  void fill(int64_t first, int64_t rows, Batch& batch) const;
+  int64_t rows() const override { return pairs_.size(); }
+  void fill(int64_t first, int64_t rows, Batch& batch) const override;
   /// Inputs as a generator takes them.
   std::vector<std::vector<int32_t>> prompts() const;
   const TokenizedPairs& pairs() const { return pairs_; }
   const DataVocabulary& vocabulary() const { return vocabulary_; }
-  int64_t input_length() const { return input_length_; }
-  int64_t target_length() const { return target_length_; }
+  int64_t input_length() const override { return input_length_; }
+  int64_t target_length() const override { return target_length_; }
 
  private:
   DataVocabulary vocabulary_;
-  int64_t input_length_, target_length_;
   TokenizedPairs pairs_;
+  int64_t input_length_ = 0, target_length_ = 0;
 };
 
 }  // namespace sw

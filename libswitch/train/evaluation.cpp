@@ -91,11 +91,11 @@ void add_batch(const StepResult& result, int64_t rows, double& log_likelihood, E
 
 }  // namespace
 
-Evaluation evaluate_set(const Model& model, const EvalSet& set, const std::string& name,
+Evaluation evaluate_set(const Model& model, const EvalRows& set, const std::string& name,
                         const Poll& poll, const ShardForward& forward) {
   Evaluation out;
   out.data = name;
-  const Deal deal{set.windows(), evaluation_rows(set.input_length(), set.target_length())};
+  const Deal deal{set.rows(), evaluation_rows(set.input_length(), set.target_length())};
   Group& data = model.mesh().data();
   double log_likelihood = 0;
   Batch batch;

@@ -23,9 +23,9 @@ DatasetOptions trained_dataset_options(const CheckpointReader& reader);
 std::unique_ptr<EvalSet> open_eval_set(const CheckpointReader& reader, const std::string& name,
                                        const DatasetOptions& options, int64_t max_tokens = 0);
 
-/// Evaluates every window of `set` once: evaluation capacity, no jitter, no dropout. `name` goes
+/// Evaluates every row of `set` once: evaluation capacity, no jitter, no dropout. `name` goes
 /// into the result; `forward`, where given, runs the model.
-Evaluation evaluate_set(const Model& model, const EvalSet& set, const std::string& name,
+Evaluation evaluate_set(const Model& model, const EvalRows& set, const std::string& name,
                         const Poll& poll = {}, const ShardForward& forward = {});
 
 /// Tokens over capacity as a share of all tokens of all layers; 0 without sparse layers.

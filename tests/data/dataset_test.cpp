@@ -326,7 +326,7 @@ TEST_F(DatasetTest, EvaluationReadsEveryTokenOnceInOrder) {
   // Windows of 17 run over blocks of 100; the last of 1008 tokens has 5.
   const auto path = counting_shard("a.swt", 1008, 100);
   const EvalSet set(path, short_windows(1));
-  ASSERT_EQ(set.windows(), 60);
+  ASSERT_EQ(set.rows(), 60);
   Batch batch;
   set.fill(0, 64, batch);
   std::vector<int32_t> all;
@@ -351,9 +351,9 @@ TEST_F(DatasetTest, EvaluationReadsEveryTokenOnceInOrder) {
 
 TEST_F(DatasetTest, EvaluationStopsAtItsLimit) {
   const auto path = counting_shard("a.swt", 1008, 100);
-  EXPECT_EQ(EvalSet(path, short_windows(), 17).windows(), 1);
-  EXPECT_EQ(EvalSet(path, short_windows(), 18).windows(), 2);
-  EXPECT_EQ(EvalSet(path, short_windows(), 1 << 20).windows(), 60);
+  EXPECT_EQ(EvalSet(path, short_windows(), 17).rows(), 1);
+  EXPECT_EQ(EvalSet(path, short_windows(), 18).rows(), 2);
+  EXPECT_EQ(EvalSet(path, short_windows(), 1 << 20).rows(), 60);
   const auto empty = write("empty.swt", shard_bytes({}, plain_header(200000, 100)));
   error_of(ErrorKind::corrupt, [&] { EvalSet(empty, short_windows()); });
 }

@@ -163,15 +163,17 @@ TEST_F(TextToTextTest, EvaluationRowsArePaddedAndInOrder) {
   const auto task = Task::open(pairs_file("a", 5));
   const TextToTextEvalSet set(*task, small_tokenizer(), 40, 10);
   EXPECT_EQ(set.rows(), 5);
+  const int64_t length = set.input_length();  // of the longest, rounded up
+  EXPECT_EQ(length, 16);
   Batch batch;
   set.fill(3, 4, batch);
   const auto prompts = set.prompts();
   for (int64_t row = 0; row < 4; ++row) {
     std::vector<int32_t> want =
         row < 2 ? prompts[static_cast<size_t>(3 + row)] : std::vector<int32_t>();
-    want.resize(40, Tokenizer::kPad);
-    const auto begin = batch.inputs.begin() + row * 40;
-    EXPECT_EQ(std::vector<int32_t>(begin, begin + 40), want) << row;
+    want.resize(static_cast<size_t>(length), Tokenizer::kPad);
+    const auto begin = batch.inputs.begin() + row * length;
+    EXPECT_EQ(std::vector<int32_t>(begin, begin + length), want) << row;
   }
   EXPECT_EQ(small_tokenizer().decode(prompts[4]), task->pairs()[4].input);
 }

@@ -34,7 +34,8 @@ int32_t label_of(const TaskKind& kind, const RawRecord& record) {
 }  // namespace
 
 void cast_plain(const TaskKind&, const RawRecord& record, Examples& out) {
-  out.add(record.text("input"), record.text("target"));
+  const std::string& input = record.text("input");
+  out.add(input, record.text("target"));
 }
 
 void cast_features(const TaskKind& kind, const RawRecord& record, Examples& out) {

@@ -59,7 +59,7 @@ std::unique_ptr<Task> Task::open(const std::string& spec) {
     if (state->kind == nullptr) {
       std::string known;
       for (const std::string& task : task_names()) known += " " + task;
-      fail(ErrorKind::usage, "'{}' names no task{}; tasks:{}", name,
+      fail(ErrorKind::usage, "'{}' names no task{} (tasks:{})", name,
            nearest_hint(name, task_names()), known);
     }
     state->file = spec.substr(colon + 1);

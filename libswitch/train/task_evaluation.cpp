@@ -1,0 +1,86 @@
+#include "libswitch/train/task_evaluation.h"
+
+#include <utility>
+
+#include "libswitch/base/error.h"
+#include "libswitch/train/evaluation.h"
+
+namespace sw {
+namespace {
+
+constexpr int64_t kShortTargets = 128, kBeamsForLongTargets = 4;
+
+}  // namespace
+
+GenerateOptions AnswerOptions::for_task(const Task& task) const {
+  const int64_t target_length = task.lengths().second;
+  GenerateOptions out;
+  out.beam = beam.value_or(target_length > kShortTargets ? kBeamsForLongTargets : 1);
+  out.max_length = max_length.value_or(target_length);
+  out.length_norm = length_norm;
+  out.length_penalty = length_penalty;
+  out.batch = rows;
+  return out;
+}
+
+void declare_answer_options(OptionRegistry& r, AnswerOptions& o) {
+  r.add("beam", &o.beam)
+      .range(1, 1024)
+      .default_text("1, for long targets 4")
+      .help("beams of the search for answers; 1: greedy");
+  r.add("max-length", &o.max_length)
+      .range(1, 1 << 20)
+      .default_text("the task's target length")
+      .help("most tokens of an answer, its end included");
+  r.add_choice("length-norm", &o.length_norm, {{"t5", LengthNorm::t5}, {"hf", LengthNorm::hf}})
+      .help("how answers of different lengths compare")
+      .advanced();
+  r.add("length-penalty", &o.length_penalty)
+      .default_text("0.6 for t5, 1 for hf")
+      .help("exponent of the length norm")
+      .advanced();
+}
+
+Tokenizer load_tokenizer(const CheckpointReader& reader, const std::string& given) {
+  const std::string place = reader.path().string();
+  const std::string& own = reader.meta().tokenizer;
+  SW_CHECK(!own.empty() || !given.empty(), usage,
+           "{}: holds no vocabulary; give the SentencePiece model it was trained with: --vocab "
+           "V.model",
+           place);
+  Tokenizer tokenizer =
+      given.empty() ? Tokenizer::from_bytes(own, place + ": vocabulary") : Tokenizer::load(given);
+  const int64_t rows = reader.entry("/model/shared/embedding").shape[0];
+  SW_CHECK(tokenizer.vocab_size() <= rows, corrupt,
+           "{}: has {} ids, but the embedding table of {} {} rows; give the vocabulary that the "
+           "model was trained with",
+           given.empty() ? place + ": vocabulary" : given, tokenizer.vocab_size(), place, rows);
+  return tokenizer;
+}
+
+TaskEvaluation::TaskEvaluation(std::unique_ptr<Task> task, const Tokenizer& tokenizer,
+                               const std::string& name, const AnswerOptions& options,
+                               int64_t input_length, int64_t target_length)
+    : task_(std::move(task)),
+      tokenizer_(tokenizer),
+      name_(name),
+      generate_(options.for_task(*task_)),
+      set_(*task_, tokenizer, input_length, target_length) {
+  generate_.validate();
+}
+
+Evaluation TaskEvaluation::evaluate(const Model& model, const Poll& poll,
+                                    std::vector<std::string>* answers) const {
+  Evaluation out = evaluate_set(model, set_, name_, poll);
+  Generator generator(model, generate_);
+  std::vector<std::string> texts;
+  texts.reserve(static_cast<size_t>(set_.rows()));
+  for (const Answer& answer : generator.generate(set_.prompts(), 0, poll)) {
+    texts.push_back(tokenizer_.decode(answer.tokens));
+  }
+  out.metrics = task_->metrics(texts);
+  if (answers != nullptr) *answers = std::move(texts);
+  return out;
+}
+
+}  // namespace sw

@@ -1,0 +1,62 @@
+// A model on a task: answers by generation, judged by the task's metrics.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "libswitch/base/options.h"
+#include "libswitch/data/tasks/task.h"
+#include "libswitch/data/text_to_text.h"
+#include "libswitch/data/tokenizer.h"
+#include "libswitch/generate/generator.h"
+#include "libswitch/io/checkpoint_reader.h"
+#include "libswitch/train/objective.h"
+
+namespace sw {
+
+/// How questions are answered. What is not given is as with the T5 authors (Raffel et al. 2020,
+/// section 3.1): greedily, but by 4 beams where the task's targets go beyond 128 tokens, and no
+/// longer than the task's target length.
+struct AnswerOptions {
+  std::optional<int64_t> beam, max_length;
+  LengthNorm length_norm = LengthNorm::t5;
+  std::optional<double> length_penalty;
+  int64_t rows = 16;  // prompts that a rank answers together
+
+  /// For this task.
+  GenerateOptions for_task(const Task& task) const;
+};
+
+/// Registers --beam, --max-length, --length-norm and --length-penalty.
+void declare_answer_options(OptionRegistry& registry, AnswerOptions& options);
+
+/// The checkpoint's vocabulary, or `given` where that is not empty. Throws usage when there is
+/// neither, corrupt when it has more ids than the embedding table rows.
+Tokenizer load_tokenizer(const CheckpointReader& reader, const std::string& given = "");
+
+/// One task, tokenised and ready to be asked of models of one vocabulary.
+class TaskEvaluation {
+ public:
+  /// Lengths of 0 are the task's own. `name` goes into results. The tokenizer must outlive it.
+  TaskEvaluation(std::unique_ptr<Task> task, const Tokenizer& tokenizer, const std::string& name,
+                 const AnswerOptions& options, int64_t input_length = 0, int64_t target_length = 0);
+
+  const Task& task() const { return *task_; }
+
+  /// Answers every pair's input and judges the answers; the log-likelihood is that of the pairs'
+  /// targets. Every rank of the model's mesh calls it and gets all of it. `answers`, where given,
+  /// takes the answers' texts.
+  Evaluation evaluate(const Model& model, const Poll& poll = {},
+                      std::vector<std::string>* answers = nullptr) const;
+
+ private:
+  std::unique_ptr<Task> task_;
+  const Tokenizer& tokenizer_;
+  std::string name_;
+  GenerateOptions generate_;
+  TextToTextEvalSet set_;
+};
+
+}  // namespace sw
