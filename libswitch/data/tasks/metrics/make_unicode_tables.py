@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints unicode_tables.cpp: what Python's str.lower() and str.isalnum() say of every code point.
+"""Prints unicode_tables.cpp: what Python's str.lower() and str.isalnum() make of every code point.
 
     python3 make_unicode_tables.py > unicode_tables.cpp
 """
@@ -17,14 +17,27 @@ for c, d in lower:
             continue
     runs.append((c, c, 1, d))
 
-# Letters, digits and other numbers, in ranges (first, last).
-ranges = []
-for c in range(0x80, 0x110000):
-    if not 0xD800 <= c < 0xE000 and chr(c).isalnum():
-        if ranges and ranges[-1][1] == c - 1:
-            ranges[-1][1] = c
-        else:
-            ranges.append([c, c])
+
+def ranges_of(holds):
+    """Code points for which `holds`, in ranges (first, last)."""
+    ranges = []
+    for c in range(0x80, 0x110000):
+        if not 0xD800 <= c < 0xE000 and holds(chr(c)):
+            if ranges and ranges[-1][1] == c - 1:
+                ranges[-1][1] = c
+            else:
+                ranges.append([c, c])
+    return ranges
+
+
+def final_sigma_before(text):
+    return ('a\u03a3' + text).lower()[1] == '\u03c2'
+
+
+# A sigma is final unless, past characters that case ignores, a letter with case follows.
+alphanumeric = ranges_of(str.isalnum)
+cased = ranges_of(lambda c: not final_sigma_before(c))
+case_ignorable = ranges_of(lambda c: final_sigma_before(c) and not final_sigma_before(c + 'a'))
 
 
 def rows(items):
@@ -51,7 +64,15 @@ const CaseRun kLowerCase[] = {{
 }};
 
 const CodePointRange kAlphanumeric[] = {{
-{rows([(hex(a), hex(b)) for a, b in ranges])}
+{rows([(hex(a), hex(b)) for a, b in alphanumeric])}
+}};
+
+const CodePointRange kCased[] = {{
+{rows([(hex(a), hex(b)) for a, b in cased])}
+}};
+
+const CodePointRange kCaseIgnorable[] = {{
+{rows([(hex(a), hex(b)) for a, b in case_ignorable])}
 }};
 // clang-format on
 
@@ -59,5 +80,7 @@ const CodePointRange kAlphanumeric[] = {{
 
 std::span<const CaseRun> lower_case_runs() {{ return kLowerCase; }}
 std::span<const CodePointRange> alphanumeric_ranges() {{ return kAlphanumeric; }}
+std::span<const CodePointRange> cased_ranges() {{ return kCased; }}
+std::span<const CodePointRange> case_ignorable_ranges() {{ return kCaseIgnorable; }}
 
 }}  // namespace sw''')

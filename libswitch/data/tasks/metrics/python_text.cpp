@@ -25,21 +25,29 @@ char32_t lower(char32_t c) {
   return static_cast<char32_t>(static_cast<int64_t>(c) + run->distance);
 }
 
-// What is looked through for the letters beside a sigma.
-bool is_case_ignorable(char32_t c) {
-  return c == '\'' || c == '.' || c == ':' || c == '^' || c == '`' || c == 0xAD || c == 0xB7 ||
-         c == 0x2019 || (c >= 0x300 && c <= 0x36F);
+bool is_in(std::span<const CodePointRange> ranges, char32_t c) {
+  const auto range = std::partition_point(ranges.begin(), ranges.end(),
+                                          [c](const CodePointRange& r) { return r.last < c; });
+  return range != ranges.end() && c >= range->first;
 }
 
-bool is_letter(char32_t c) { return is_word_character(c) && c != '_' && !(c >= '0' && c <= '9'); }
+bool is_case_ignorable(char32_t c) {
+  if (c >= 0x80) return is_in(case_ignorable_ranges(), c);
+  return c == '\'' || c == '.' || c == ':' || c == '^' || c == '`';
+}
 
-// Unicode, table 3-17: a sigma after a letter and not before one ends a word.
-bool ends_word(const std::u32string& text, size_t at) {
+bool is_cased(char32_t c) {
+  if (c >= 0x80) return is_in(cased_ranges(), c);
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+// Unicode, table 3-17: a sigma after a letter with case and not before one.
+bool is_final(const std::u32string& text, size_t at) {
   size_t before = at, after = at + 1;
   while (before > 0 && is_case_ignorable(text[before - 1])) --before;
   while (after < text.size() && is_case_ignorable(text[after])) ++after;
-  return before > 0 && is_letter(text[before - 1]) &&
-         !(after < text.size() && is_letter(text[after]));
+  return before > 0 && is_cased(text[before - 1]) &&
+         !(after < text.size() && is_cased(text[after]));
 }
 
 }  // namespace
@@ -88,10 +96,7 @@ bool is_word_character(char32_t c) {
   if (c < 0x80) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
   }
-  const auto ranges = alphanumeric_ranges();
-  const auto range = std::partition_point(ranges.begin(), ranges.end(),
-                                          [c](const CodePointRange& r) { return r.last < c; });
-  return range != ranges.end() && c >= range->first;
+  return is_in(alphanumeric_ranges(), c);
 }
 
 std::string python_lower(std::string_view text) {
@@ -107,7 +112,7 @@ std::string python_lower(std::string_view text) {
   for (size_t i = 0; i < code_points.size(); ++i) {
     const char32_t c = code_points[i];
     if (c == kCapitalSigma) {
-      append_utf8(ends_word(code_points, i) ? kFinalSigma : kSigma, out);
+      append_utf8(is_final(code_points, i) ? kFinalSigma : kSigma, out);
     } else if (c == kCapitalIWithDot) {
       append_utf8('i', out);
       append_utf8(kDotAbove, out);

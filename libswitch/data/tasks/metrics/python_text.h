@@ -18,8 +18,7 @@ bool is_python_space(char32_t c);
 /// \w of a regular expression: a letter, a digit, another number or an underscore.
 bool is_word_character(char32_t c);
 
-/// str.lower(). The final sigma looks at letters beside it, where Python looks at letters that
-/// have case.
+/// str.lower(), with its two particulars: the final sigma, and two code points for U+0130.
 std::string python_lower(std::string_view text);
 /// str.strip().
 std::string python_strip(std::string_view text);

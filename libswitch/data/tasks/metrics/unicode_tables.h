@@ -19,5 +19,9 @@ struct CodePointRange {
 };
 /// Letters, digits and other numbers, in ascending order.
 std::span<const CodePointRange> alphanumeric_ranges();
+/// Letters that have case, but for those that case ignores.
+std::span<const CodePointRange> cased_ranges();
+/// What case looks through: accents, marks, modifiers.
+std::span<const CodePointRange> case_ignorable_ranges();
 
 }  // namespace sw
