@@ -26,6 +26,15 @@ ExportPlan::ExportPlan(const CheckpointReader& reader, const ModelConfig& model,
       tensors_.push_back({std::move(theirs.name), element_of(entry.dtype), shape, tensors_.size()});
       sources_.push_back({spec.name, theirs.expert, theirs.transpose});
     }
+    if (spec.name == "shared/embedding" && family == HfFamily::switch_transformers &&
+        !model.tied_embeddings) {
+      // transformers up to 4.57 ties a Switch model's embeddings to each other only if the head is
+      // tied too, and would draw them at random here.
+      for (const char* alias : {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}) {
+        tensors_.push_back({alias, element_of(entry.dtype), spec.shape, tensors_.size()});
+        sources_.push_back({spec.name, -1, false});
+      }
+    }
   }
 }
 

@@ -23,7 +23,8 @@ class ExportPlan {
     int64_t expert = -1;
     bool transpose = false;
   };
-  /// In the order of a state dict; tied tensors once, as shared.weight.
+  /// In the order of a state dict; tied tensors once, as shared.weight, but for the embeddings of a
+  /// Switch model with a head of its own.
   const std::vector<ArchiveTensor>& tensors() const { return tensors_; }
   const Source& source(size_t index) const { return sources_.at(index); }
   int64_t bytes() const;

@@ -126,7 +126,7 @@ void write_sparsity(Writer& writer, const char* stack, const ModelConfig& model,
            "the {}'s sparse layers are those with i mod {} == {}; transformers knows only i mod "
            "step == 1, and would load another model",
            stack, step, offset);
-  writer.set(fmt::format("num_sparse_{}_layers", stack).c_str(), count, 3);
+  writer.fill(fmt::format("num_sparse_{}_layers", stack).c_str(), count);
   // Written always: without it the library would derive another step from the count.
   writer.set(fmt::format("{}_sparse_step", stack).c_str(), step);
 }

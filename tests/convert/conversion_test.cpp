@@ -196,6 +196,22 @@ TEST_F(Conversion, KnowsAliasesPrefixesAndTensorsThatCarryNothing) {
   EXPECT_THAT(import_error(), HasSubstr("encoder.embed_tokens.weight: differs from"));
 }
 
+TEST_F(Conversion, WritesTheEmbeddingsOfAnUntiedSwitchThreeTimesSinceTransformersWouldNotTieThem) {
+  ModelConfig config = small_switch();
+  config.tied_embeddings = false;
+  export_model(config);
+  const auto tensors = test::load_tensors(hf_);
+  for (const char* alias : {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}) {
+    ASSERT_TRUE(tensors.contains(alias));
+    EXPECT_EQ(tensors.at(alias).bytes, tensors.at("shared.weight").bytes);
+  }
+  config = small_t5();
+  config.tied_embeddings = false;
+  std::filesystem::remove_all(hf_);
+  export_model(config);
+  EXPECT_FALSE(test::load_tensors(hf_).contains("encoder.embed_tokens.weight"));
+}
+
 // transformers 5 writes T5 v1.1 as tied, and says in another key that it is not.
 TEST_F(Conversion, ReadsT5AsTransformers5WritesIt) {
   ModelConfig config = small_t5();

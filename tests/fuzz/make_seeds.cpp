@@ -2,10 +2,12 @@
 // corpus/.
 //
 //   make_seeds FOLDER      makes FOLDER/shard, FOLDER/shard_repair, FOLDER/checkpoint,
-//                          FOLDER/sentencepiece
+//                          FOLDER/sentencepiece, FOLDER/safetensors, FOLDER/torch_file
 #include <cstring>
 
+#include "libswitch/io/safetensors.h"
 #include "tests/data/data_test_support.h"
+#include "tests/io/torch_samples.h"
 
 namespace {
 
@@ -70,6 +72,43 @@ void make_models(const fs::path& folder) {
   fs::remove(text);
 }
 
+void make_safetensors(const fs::path& folder) {
+  put(folder, "index",
+      R"(i{"metadata":{"total_size":8},"weight_map":{"a":"x-00001-of-00002.safetensors"}})");
+  const fs::path file = folder / "file";
+  SafetensorsWriter writer(
+      file,
+      {{"shared.weight", ElementType::f32, Shape{2, 3}, 0},
+       {"encoder.block.0.layer.1.mlp.experts.expert_1.wi.weight", ElementType::bf16, Shape{4}, 0},
+       {"scalar", ElementType::f16, Shape{}, 0},
+       {"empty", ElementType::i64, Shape{0, 5}, 0}},
+      {{"format", "pt"}});
+  const std::string zeros(24, '\0');
+  writer.write("shared.weight", 0, zeros.data(), 24);
+  writer.write("encoder.block.0.layer.1.mlp.experts.expert_1.wi.weight", 0, zeros.data(), 8);
+  writer.write("scalar", 0, zeros.data(), 2);
+  writer.commit();
+  const std::string bytes = "s" + read_file(file);
+  fs::remove(file);
+  put(folder, "tensors", bytes);
+  put(folder, "cut", bytes.substr(0, bytes.size() - 9));
+  put(folder, "nothing", std::string("s\2\0\0\0\0\0\0\0{}", 11));
+}
+
+void make_torch_files(const fs::path& folder) {
+  const std::vector<test::PickleTensor> tensors = {
+      {"w", "FloatStorage", "0", 6, 0, {2, 3}, {3, 1}},
+      {"t", "FloatStorage", "0", 6, 1, {2, 2}, {1, 3}},
+      {"h", "HalfStorage", "1", 2, 0, {}, {}},
+      {"e", "BFloat16Storage", "1", 2, 0, {0, 4}, {4, 1}}};
+  const std::string file =
+      test::make_torch_file(tensors, {{"0", std::string(24, 'x')}, {"1", std::string(4, 'y')}});
+  put(folder, "file", "z" + file);
+  put(folder, "compressed", "z" + test::make_zip({{"archive/data.pkl", "x"}}, 8));
+  put(folder, "pickle", "p" + test::make_pickle(tensors));
+  put(folder, "saved", "z" + read_file(SW_SOURCE_DIR "/tests/golden/torch/state_dict.bin"));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -79,5 +118,7 @@ int main(int argc, char** argv) {
   make_shards(folder / "shard_repair");
   make_edits(folder / "checkpoint");
   make_models(folder / "sentencepiece");
+  make_safetensors(folder / "safetensors");
+  make_torch_files(folder / "torch_file");
   return 0;
 }

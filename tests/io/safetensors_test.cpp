@@ -6,11 +6,13 @@
 #include <fstream>
 
 #include "libswitch/io/weights_folder.h"
+#include "tests/fuzz/fuzz_target.h"
 #include "tests/io/checkpoint_samples.h"
 
 namespace sw {
 namespace {
 
+using fuzz::MemoryFile;
 using test::TemporaryFolder;
 using ::testing::HasSubstr;
 
@@ -25,10 +27,9 @@ std::string file_of(const std::string& header, size_t data) {
 }
 
 std::string refusal(const std::string& bytes) {
-  static const TemporaryFolder folder;
-  put(folder / "x.safetensors", bytes);
+  const MemoryFile file(bytes);
   try {
-    open_safetensors(folder / "x.safetensors");
+    open_safetensors(file.path());
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::corrupt) << error.what();
     return error.what();

@@ -5,12 +5,14 @@
 #include <fstream>
 
 #include "libswitch/io/state_dict_pickle.h"
+#include "tests/fuzz/fuzz_target.h"
 #include "tests/io/checkpoint_samples.h"
 #include "tests/io/torch_samples.h"
 
 namespace sw {
 namespace {
 
+using fuzz::MemoryFile;
 using test::make_pickle;
 using test::make_torch_file;
 using test::make_zip;
@@ -30,10 +32,9 @@ const std::string& six_floats() {
 PickleTensor plain() { return {"w", "FloatStorage", "0", 6, 0, {2, 3}, {3, 1}}; }
 
 std::string refusal(const std::string& bytes) {
-  static const TemporaryFolder folder;
-  std::ofstream(folder / "x.bin", std::ios::binary) << bytes;
+  const MemoryFile file(bytes);
   try {
-    open_torch_file(folder / "x.bin");
+    open_torch_file(file.path());
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::corrupt) << error.what();
     return error.what();

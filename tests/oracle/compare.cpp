@@ -22,6 +22,7 @@ class Worst {
     ++count_;
     if (!(error <= error_)) error_ = error, where_ = where, got_ = got, expected_ = expected;
   }
+  void set_tolerance(double tolerance) { tolerance_ = tolerance; }
   void missing(const std::string& where) { missing_ = where; }
   void report(Comparison& comparison) const {
     if (!missing_.empty()) {
@@ -95,6 +96,10 @@ void compare_tensors(Worst& worst, const Json& got, const Json& expected) {
     worst.add(got[name]["l2"].get<double>(), l2, l2, name + " l2");
     worst.add(got[name]["first"].get<double>(), numbers.at("first").get<double>(), l2,
               name + " first");
+    if (numbers.contains("product")) {
+      worst.add(got[name]["product"].get<double>(), numbers["product"].get<double>(), l2,
+                name + " product");
+    }
   }
 }
 
@@ -156,7 +161,7 @@ void compare_section(Checks& checks, const Json& got, const Json& expected,
                      const std::string& prefix) {
   for (const auto& [key, value] : expected.items()) {
     const std::string where = prefix + key;
-    if (key == "reference") continue;
+    if (key == "reference" || key == "gradient_tolerance") continue;
     if (!got.contains(key)) {
       checks.losses.missing(where);
     } else if (key == "logits") {
@@ -200,6 +205,7 @@ Json run_case(const std::filesystem::path& folder, const RunOptions& options) {
 Comparison compare_with_expected(const Json& got, const std::filesystem::path& folder) {
   const Json expected = read_json(folder / "expected.json");
   Checks checks;
+  checks.gradients.set_tolerance(expected.value("gradient_tolerance", kGradientTolerance));
   compare_section(checks, got, expected, "");
   Comparison comparison;
   for (const Worst* worst :

@@ -1,9 +1,15 @@
+#include <stdlib.h>
+
+#include <filesystem>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "libswitch/base/error.h"
+#include "libswitch/convert/conversion.h"
 #include "libswitch/convert/hugging_face_config.h"
 #include "libswitch/io/json_text.h"
+#include "libswitch/train/checkpoint_state.h"
 #include "tests/oracle/oracle.h"
 
 namespace sw::oracle {
@@ -42,6 +48,29 @@ Json routing_json(const ForwardResult& result, int64_t rows) {
   return out;
 }
 
+// The case's weights, where it holds some: as a checkpoint that sw-convert would make, read as
+// every tool reads it.
+std::unique_ptr<Model> converted_model(const std::filesystem::path& folder, DType dtype) {
+  std::string name = (std::filesystem::temp_directory_path() / "oracle-XXXXXX").string();
+  SW_CHECK(::mkdtemp(name.data()) != nullptr, cannot_create, "{}: cannot create", name);
+  const std::filesystem::path temporary = name;
+  convert_from_hugging_face(folder, temporary / "model.h5", {});
+  auto model = load_model(CheckpointReader(temporary / "model.h5"), dtype);
+  std::filesystem::remove_all(temporary);
+  return model;
+}
+
+std::unique_ptr<Model> make_model(const std::filesystem::path& folder, const ModelConfig& config,
+                                  HfFamily family, DType dtype) {
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::filesystem::path extension = entry.path().extension();
+    if (extension == ".safetensors" || extension == ".bin") return converted_model(folder, dtype);
+  }
+  auto model = std::make_unique<Model>(config, dtype);
+  fill_weights(*model, family, 1.0, "");
+  return model;
+}
+
 }  // namespace
 
 Json run_hugging_face_case(const std::filesystem::path& folder, const RunOptions& options) {
@@ -67,8 +96,8 @@ Json run_hugging_face_case(const std::filesystem::path& folder, const RunOptions
   rows.inputs = ids, rows.targets = labels, rows.input_mask = mask;
   rows.first_target_id = 0;  // -100 stands for no label
 
-  Model model(described.model, options.dtype);
-  fill_weights(model, family, 1.0, "");
+  const auto owned = make_model(folder, described.model, family, options.dtype);
+  const Model& model = *owned;
   Tape tape;
   Context context;
   context.tape = &tape;

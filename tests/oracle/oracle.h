@@ -25,14 +25,15 @@ struct RunOptions {
 /// tensor; all but norms, embeddings, heads and relative biases are multiplied by `scale`.
 void fill_weights(Model& model, HfFamily family, double scale, const std::string& prefix);
 
-/// {name: {"l2", "first"}} of gradients (or, with `weights`, of master weights), by Hugging Face
-/// tensor.
+/// {name: {"l2", "first", "product"}} of gradients (or, with `weights`, of master weights), by
+/// Hugging Face tensor; the product is that with the numbers t of the tensor's name (above).
 Json describe_parameters(const Model& model, HfFamily family, bool weights);
 /// Root of the sum of squares of all gradients.
 double gradient_norm(const Model& model);
 
-/// Runs a case and returns the keys of its expected.json. Throws Error for what the case holds and
-/// we cannot run.
+/// Runs a case and returns (a Hugging Face case that holds weights goes through conversion and a
+/// checkpoint; otherwise fill_weights() makes them) the keys of its expected.json. Throws Error for
+/// what the case holds and we cannot run.
 Json run_hugging_face_case(const std::filesystem::path& folder, const RunOptions& options);
 Json run_mesh_case(const std::filesystem::path& folder, const RunOptions& options);
 Json run_case(const std::filesystem::path& folder, const RunOptions& options);
@@ -42,7 +43,8 @@ struct Comparison {
   Json report;  // worst relative error of logits, losses, gradients, weights; routing
 };
 /// Compares with expected.json by the tolerances of float32: losses and logits 2e-5, gradients and
-/// weights 1e-4 (norm, and first element against the tensor's norm), routing exactly, gates 2e-5.
+/// weights 1e-4 (norm; first element and product, where expected, against the tensor's norm; a case
+/// may have a "gradient_tolerance" of its own), routing exactly, gates 2e-5.
 Comparison compare_with_expected(const Json& got, const std::filesystem::path& folder);
 
 /// A JSON file; throws missing or corrupt naming it.

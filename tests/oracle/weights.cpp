@@ -12,6 +12,12 @@ uint32_t fnv1a(const std::string& text) {
   return x;
 }
 
+// The next of a tensor's numbers in [-1, 1).
+double next_number(uint32_t& x) {
+  x = 1664525u * x + 1013904223u;
+  return (static_cast<double>(x >> 8) - 8388608.0) / 8388608.0;
+}
+
 bool contains(const std::string& text, const char* part) {
   return text.find(part) != std::string::npos;
 }
@@ -47,11 +53,7 @@ void fill(Parameter& parameter, const HfTensor& tensor, double scale, const std:
   const Slice slice = slice_of(parameter, tensor);
   T* w = parameter.master().data<T>() + slice.begin;
   uint32_t x = fnv1a(prefix + tensor.name);
-  const auto next = [&] {
-    x = 1664525u * x + 1013904223u;
-    const double t = (static_cast<double>(x >> 8) - 8388608.0) / 8388608.0;
-    return static_cast<T>(map_value(tensor.name, t, scale));
-  };
+  const auto next = [&] { return static_cast<T>(map_value(tensor.name, next_number(x), scale)); };
   if (tensor.transpose) {
     for (int64_t c = 0; c < slice.columns; ++c) {
       for (int64_t r = 0; r < slice.rows; ++r) w[r * slice.columns + c] = next();
@@ -86,13 +88,18 @@ Json describe_parameters(const Model& model, HfFamily family, bool weights) {
                   : parameter->gradient().gradient().to_vector();
     for (const HfTensor& tensor : hf_tensors(parameter->name(), family, model.config().experts)) {
       const Slice slice = slice_of(*parameter, tensor);
-      double squares = 0;
+      double squares = 0, product = 0;
+      uint32_t x = fnv1a(tensor.name);
+      // Their row-major order, so that element and number meet.
       for (int64_t i = 0; i < slice.rows * slice.columns; ++i) {
-        const double value = values[static_cast<size_t>(slice.begin + i)];
+        const int64_t at = tensor.transpose ? i % slice.rows * slice.columns + i / slice.rows : i;
+        const double value = values[static_cast<size_t>(slice.begin + at)];
         squares += value * value;
+        product += value * next_number(x);
       }
       out[tensor.name] = {{"l2", std::sqrt(squares)},
-                          {"first", values[static_cast<size_t>(slice.begin)]}};
+                          {"first", values[static_cast<size_t>(slice.begin)]},
+                          {"product", product}};
     }
   }
   return out;
