@@ -1,5 +1,7 @@
 #include "libswitch/train/task_evaluation.h"
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "libswitch/base/error.h"
@@ -72,12 +74,16 @@ TaskEvaluation::TaskEvaluation(std::unique_ptr<Task> task, const Tokenizer& toke
 Evaluation TaskEvaluation::evaluate(const Model& model, const Poll& poll,
                                     std::vector<std::string>* answers) const {
   Evaluation out = evaluate_set(model, set_, name_, poll);
-  Generator generator(model, generate_);
-  std::vector<std::string> texts;
-  texts.reserve(static_cast<size_t>(set_.rows()));
-  for (const Answer& answer : generator.generate(set_.prompts(), 0, poll)) {
-    texts.push_back(tokenizer_.decode(answer.tokens));
-  }
+  // Answers do not depend on their neighbours; prompts of like length need the least padding.
+  std::vector<std::vector<int32_t>> prompts = set_.prompts(), sorted;
+  std::vector<size_t> order(prompts.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return prompts[a].size() > prompts[b].size(); });
+  for (const size_t i : order) sorted.push_back(std::move(prompts[i]));
+  const std::vector<Answer> found = Generator(model, generate_).generate(sorted, 0, poll);
+  std::vector<std::string> texts(found.size());
+  for (size_t i = 0; i < found.size(); ++i) texts[order[i]] = tokenizer_.decode(found[i].tokens);
   out.metrics = task_->metrics(texts);
   if (answers != nullptr) *answers = std::move(texts);
   return out;

@@ -8,10 +8,11 @@
 namespace sw {
 namespace {
 
-// Names that other copies of a data set give a field.
+// Names that other copies of a data set give a field: ANLI's premise, and both of AX-b.
 const char* field_of(const RawRecord& record, const char* feature) {
   const std::string_view name = feature;
-  if (name == "premise") return record.first_of({"premise", "context"});  // ANLI
+  if (name == "premise") return record.first_of({"premise", "context", "sentence1"});
+  if (name == "hypothesis") return record.first_of({"hypothesis", "sentence2"});
   return feature;
 }
 

@@ -224,7 +224,9 @@ void read_raw_file(const std::filesystem::path& path, const TaskKind& kind, cons
     if (!reader.next(line)) return;
   } while (is_blank(line));
   const char first = line[line.find_first_not_of(" \t\r\n\v\f")];
-  if (first == '{' || first == '[') {
+  // Text of a table may begin like JSON, but JSON has no tabs in its strings.
+  const bool is_row = !kind.table.empty() && line.find('\t') != line.npos && !json::accept(line);
+  if ((first == '{' || first == '[') && !is_row) {
     take_json(reader, std::move(line), path, take);
   } else if (kind.cast == cast_dpr) {
     take_blocks(reader, std::move(line), take);

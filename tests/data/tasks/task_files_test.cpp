@@ -203,6 +203,7 @@ TEST_F(TaskFiles, Choices) {
 
 TEST_F(TaskFiles, PairsOfText) {
   EXPECT_EQ(cast("", "a\tb\n\nc\t\n"), (Pairs{"a -> b", "c -> "}));
+  EXPECT_EQ(cast("", "{a}\tb\n"), (Pairs{"{a} -> b"}));
   EXPECT_EQ(cast("", "{\"input\": \"a\\tb\", \"target\": \"c\\nd\"}\n"), (Pairs{"a\tb -> c\nd"}));
   const auto task = open("", "a\tb\nc\td\n");
   EXPECT_EQ(task->metrics(std::vector<std::string>{"b", "D"})[0].second, 50);
