@@ -3,14 +3,15 @@
 #   make                      configure and build build/release: tools in bin, test programs in tests
 #   make setup [DRY=1]        install what is missing (Debian packages); DRY=1 only prints it
 #   make demo [CORPUS=file]   from text to a trained, evaluated, inspected model
-#   make test                 all that CI runs: every test that needs no GPU, then a minute of each fuzz target
-#   make test PRESET=x        one preset alone: release, fuzz, asan (ASan and UBSan), debug
+#   make test                 all that CI runs: every test that needs no GPU, the same under ASan and UBSan, what threads
+#                             share under TSan, then a minute of each fuzz target
+#   make test PRESET=x        one preset alone: release, asan, tsan, fuzz, debug
 #   make test LABEL=x         tests of one label alone (see ctest --print-labels)
 #   make bench                benchmarks of this machine, JSON under build/release/bench
 #   make install PREFIX=dir   tools, library, headers, CMake and pkg-config files, man pages, completions
 #   make format               lay all sources out as CI wants them
 #
-# PRESET=debug|asan|fuzz|cuda picks another preset; JOBS=n the number of parallel jobs; WERROR=ON
+# PRESET=debug|asan|tsan|fuzz|cuda picks another preset; JOBS=n the number of parallel jobs; WERROR=ON
 # makes warnings errors.
 PRESET ?= release
 JOBS   ?= $(shell nproc)
@@ -19,8 +20,8 @@ BUILD  := build/$(PRESET)
 
 # Sanitizers and fuzzing take clang where it is: it compiles with them in half of GCC's time, and
 # only it has libFuzzer.
-SANITIZED := asan fuzz
-TESTED    ?= release fuzz
+SANITIZED := asan tsan fuzz
+TESTED    ?= release asan tsan fuzz
 CLANG     := $(firstword $(foreach name,clang++-14 clang++,$(shell command -v $(name))))
 COMPILER  := $(addprefix -DCMAKE_CXX_COMPILER=,$(CLANG))
 
@@ -29,10 +30,10 @@ COMPILER  := $(addprefix -DCMAKE_CXX_COMPILER=,$(CLANG))
 .NOTPARALLEL:
 
 build: configure
-	cmake --build $(BUILD) --parallel $(JOBS)
+	cmake --build --preset $(PRESET) --parallel $(JOBS)
 
 tools: configure
-	cmake --build $(BUILD) --parallel $(JOBS) --target tools
+	cmake --build --preset $(PRESET) --parallel $(JOBS) --target tools
 
 configure:
 	@scripts/require cmake ninja c++

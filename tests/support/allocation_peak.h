@@ -6,7 +6,7 @@
 namespace sw::test {
 
 /// From its construction on, the most bytes that lived at a time beyond those that lived then.
-/// Counts operator new of the whole process, in builds with AddressSanitizer malloc too. One at a
+/// Counts operator new of the whole process, in builds with a sanitizer malloc too. One at a
 /// time.
 class AllocationPeak {
  public:
