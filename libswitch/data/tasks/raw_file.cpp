@@ -41,13 +41,14 @@ json parse_json(const std::string& text, JsonFault& fault) {
   }
 }
 
-using Take = std::function<void(const RawRecord&)>;
+// Takes an example and where it stands.
+using Take = std::function<void(const json&, std::string)>;
 
 // A JSON value that stands at `place`: an example, or a list of them.
 void take_value(const json& value, const std::string& place, const Take& take) {
   const auto take_list = [&](const json& list, const char* name) {
     for (size_t i = 0; i < list.size(); ++i) {
-      take(RawRecord(list[i], fmt::format("{}: {}[{}]", place, name, i)));
+      take(list[i], fmt::format("{}: {}[{}]", place, name, i));
     }
   };
   if (value.is_array()) return take_list(value, "");
@@ -57,7 +58,7 @@ void take_value(const json& value, const std::string& place, const Take& take) {
       if (it != value.end() && it->is_array()) return take_list(*it, name);
     }
   }
-  take(RawRecord(value, place));
+  take(value, place);
 }
 
 // Reads on to the end: a document that is laid out over several lines.
@@ -181,7 +182,7 @@ void take_table(LineReader& reader, std::string line, const TaskKind& kind, cons
     json record = json::object();
     for (const auto& [field, at] : layout.fields) record[field] = std::move(cells[at]);
     if (!layout.labelled) record["label"] = -1;
-    take(RawRecord(record, reader.place()));
+    take(record, reader.place());
   }
   if (skipped == 0) return;
   SW_CHECK(skipped * 1000 < rows, corrupt, "{}", first_skipped);
@@ -211,13 +212,18 @@ void take_blocks(LineReader& reader, std::string line, const Take& take) {
       record["candidates"].push_back(python_strip(candidate));
     }
     record["label"] = block[3];
-    take(RawRecord(record, place));
+    take(record, place);
   }
 }
 
 }  // namespace
 
-void read_raw_file(const std::filesystem::path& path, const TaskKind& kind, const Take& take) {
+void read_raw_file(const std::filesystem::path& path, const TaskKind& kind,
+                   const std::function<void(const RawRecord&)>& take_record) {
+  const std::string layout = kind.layout();
+  const Take take = [&](const json& value, std::string place) {
+    take_record(RawRecord(value, std::move(place), layout));
+  };
   LineReader reader(path, kMaxLineBytes);
   std::string line;
   do {

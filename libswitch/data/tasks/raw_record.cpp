@@ -49,9 +49,10 @@ std::optional<int64_t> as_integer(const nlohmann::json& value) {
 
 }  // namespace
 
-RawRecord::RawRecord(const nlohmann::json& value, std::string place)
-    : value_(&value), place_(std::move(place)) {
-  SW_CHECK(value.is_object(), corrupt, "{}: expected a JSON object, got {}", place_, shown(value));
+RawRecord::RawRecord(const nlohmann::json& value, std::string place, const std::string& layout)
+    : value_(&value), place_(std::move(place)), layout_(&layout) {
+  SW_CHECK(value.is_object(), corrupt, "{}: expected a JSON object, got {}; {}", place_,
+           shown(value), layout);
 }
 
 bool RawRecord::has(const char* field) const {
@@ -76,8 +77,8 @@ const nlohmann::json& RawRecord::at(const char* field) const {
     keys.push_back(item.key().substr(0, 64));
     listed += (listed.empty() ? "" : ", ") + keys.back();
   }
-  fail(ErrorKind::corrupt, "{}: no field \"{}\" (there is: {}){}", place_, field,
-       listed.empty() ? "nothing" : listed, nearest_hint(field, keys));
+  fail(ErrorKind::corrupt, "{}: no field \"{}\" (there is: {}){}; {}", place_, field,
+       listed.empty() ? "nothing" : listed, nearest_hint(field, keys), *layout_);
 }
 
 void RawRecord::refuse(const char* field, const std::string& expected) const {
@@ -100,7 +101,7 @@ int64_t RawRecord::integer(const char* field) const {
 RawRecord RawRecord::object(const char* field) const {
   const auto& value = at(field);
   if (!value.is_object()) refuse(field, "an object");
-  return {value, fmt::format("{}: {}", place_, field)};
+  return {value, fmt::format("{}: {}", place_, field), *layout_};
 }
 
 std::vector<RawRecord> RawRecord::objects(const char* field) const {
@@ -109,7 +110,7 @@ std::vector<RawRecord> RawRecord::objects(const char* field) const {
   std::vector<RawRecord> out;
   out.reserve(value.size());
   for (size_t i = 0; i < value.size(); ++i) {
-    out.emplace_back(value[i], fmt::format("{}: {}[{}]", place_, field, i));
+    out.emplace_back(value[i], fmt::format("{}: {}[{}]", place_, field, i), *layout_);
   }
   return out;
 }

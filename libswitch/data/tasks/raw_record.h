@@ -13,8 +13,8 @@ namespace sw {
 /// of it and is not there, or is of another type, throws corrupt: "train.jsonl:12: no field ...".
 class RawRecord {
  public:
-  /// Throws corrupt when `value` is no object.
-  RawRecord(const nlohmann::json& value, std::string place);
+  /// Throws corrupt when `value` is no object. `layout` says in messages what examples have.
+  RawRecord(const nlohmann::json& value, std::string place, const std::string& layout);
 
   const std::string& place() const { return place_; }
   bool has(const char* field) const;
@@ -36,6 +36,7 @@ class RawRecord {
  private:
   const nlohmann::json* value_;
   std::string place_;
+  const std::string* layout_;
 };
 
 /// The class that field `field` names: an integer, a name of `classes` in any case, an integer as a

@@ -52,6 +52,10 @@ struct TaskKind {
   void (*cast)(const TaskKind&, const RawRecord&, Examples&);
   Metrics (*judge)(const TaskKind&, const Examples&, std::span<const std::string> answers,
                    AnswerSource source);
+  const char* fields = nullptr;  // of its records, for messages; nullptr: features and label
+
+  /// "boolq's examples have passage, question, label".
+  std::string layout() const;
 };
 
 /// Every task there is, in the order in which help lists them.

@@ -220,7 +220,8 @@ TEST_F(TaskFiles, MalformedJsonIsPlaced) {
               HasSubstr(":3: malformed JSON:"));
   EXPECT_THAT(
       refusal("squad", R"({"data": [{"paragraphs": [{"context": "c", "qas": [{}]}]}]})"),
-      HasSubstr(R"(:1: data[0]: paragraphs[0]: qas[0]: no field "question" (there is: nothing))"));
+      HasSubstr(R"(:1: data[0]: paragraphs[0]: qas[0]: no field "question" (there is: nothing); )"
+                "squad's examples have context, question, answers"));
 }
 
 TEST_F(TaskFiles, NamesAreForgiving) {
