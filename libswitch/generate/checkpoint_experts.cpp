@@ -50,6 +50,7 @@ CheckpointExperts::CheckpointExperts(const CheckpointReader& reader, const Model
   }
   expert_bytes_ = (gated_ ? 3 : 2) * wi_shape_.elements() * element_bytes(compute);
   use_.experts = experts_ * static_cast<int64_t>(layers_.size());
+  encoder_layers_ = sparse_encoder_layers(config);
   seen_.assign(static_cast<size_t>(use_.experts), 0);
 }
 
@@ -84,6 +85,7 @@ ExpertWeights CheckpointExperts::expert(int64_t layer, int64_t expert) {
   weights.wi = read(prefix + (gated_ ? "wi_0" : "wi"), expert, wi_shape_);
   if (gated_) weights.gate = read(prefix + "wi_1", expert, wi_shape_);
   weights.wo = read(prefix + "wo", expert, wo_shape_);
+  if (layer >= encoder_layers_) weights = packed_expert(weights);
   order_.push_front(key);
   kept_[key] = {weights, order_.begin()};
   use_.bytes_kept += expert_bytes_;

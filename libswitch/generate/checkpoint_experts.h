@@ -56,7 +56,7 @@ class CheckpointExperts final : public ExpertSource {
   int64_t max_bytes_, expert_bytes_ = 0;
   Shape wi_shape_, wo_shape_;
   bool gated_ = false;
-  int64_t experts_ = 0;
+  int64_t experts_ = 0, encoder_layers_ = 0;
   std::vector<std::string> layers_;  // "/model/encoder/block_001/moe/"
   std::list<Key> order_;             // last used first
   std::map<Key, Entry> kept_;

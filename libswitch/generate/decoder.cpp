@@ -145,7 +145,7 @@ void Decoder::resize_workspace(int64_t rows) {
   resize(all_.branch, now_.branch, config_.d_model);
   resize(all_.hidden, now_.hidden, config_.d_ff);
   if (config_.activation == Activation::geglu) resize(all_.gate, now_.gate, config_.d_ff);
-  resize(all_.logits, now_.logits, weights_.head.size(0));
+  resize(all_.logits, now_.logits, config_.vocab_size);
   resize(all_.inverse, now_.inverse, 1);
 }
 
@@ -204,7 +204,7 @@ const Tensor& Decoder::step(std::span<const int32_t> parents, std::span<const in
     auto* hidden = w.normed.data<float>();
     for (int64_t j = 0; j < rows * config_.d_model; ++j) hidden[j] *= factor;
   }
-  multiply({{w.logits, w.normed, weights_.head, kernels::Transpose::yes}});
+  multiply({{w.logits, w.normed, weights_.head}});
   cached_ += rows;
   ++position_;
   return w.logits;

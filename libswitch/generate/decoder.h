@@ -11,7 +11,7 @@ namespace sw {
 
 class Decoder {
  public:
-  /// All must outlive it.
+  /// All must outlive it; weights as packed_for_steps gives them.
   Decoder(const ModelConfig& config, const DecodingWeights& weights, SparseLayers& sparse);
 
   /// Starts on these prompts, with one row each that has no tokens yet.

@@ -23,15 +23,9 @@ bool draws(const RouterConfig& router) {
 
 }  // namespace
 
-SparseLayers::SparseLayers(const ModelConfig& config, DType compute, const DecodingWeights& weights,
-                           ExpertSource& experts, const Mesh& mesh, bool use_capacity,
-                           uint64_t seed)
-    : config_(config),
-      weights_(weights),
-      experts_(experts),
-      mesh_(mesh),
-      use_capacity_(use_capacity),
-      seed_(seed) {
+SparseLayers::SparseLayers(const ModelConfig& config, DType compute, ExpertSource& experts,
+                           const Mesh& mesh, bool use_capacity, uint64_t seed)
+    : config_(config), experts_(experts), mesh_(mesh), use_capacity_(use_capacity), seed_(seed) {
   if (config.experts == 0) return;
   RouterConfig router = router_config(config);
   router.bf16_gate = config.conventions.bf16_gate && compute == DType::bf16;
@@ -125,13 +119,13 @@ Tensor SparseLayers::run_experts(int64_t layer, const Tensor& rows,
   if (config_.activation == Activation::geglu) gate = Tensor::empty(hidden.shape(), rows.dtype());
   const auto at_once = static_cast<size_t>(
       std::min<int64_t>(experts_.at_once(), static_cast<int64_t>(segments.size())));
-  std::vector<kernels::FewRowsProduct> products;
+  std::vector<kernels::FewRowsProduct> products;  // in the encoder of plain matrices, not panels
   const auto multiply = [&] {
     if (few) {
       kernels::few_rows_matmul(kCpu, products);
     } else {
       for (kernels::FewRowsProduct& p : products) {
-        kernels::matmul(kCpu, p.c, p.a, kernels::Transpose::no, p.b, kernels::Transpose::no,
+        kernels::matmul(kCpu, p.c, p.a, kernels::Transpose::no, p.panels, kernels::Transpose::no,
                         Accum::write);
       }
     }

@@ -24,9 +24,9 @@ class SparseLayers {
  public:
   /// use_capacity: experts take no more tokens than the model's rule says, and what is over is
   /// dropped; answers then depend on what is decoded together. Otherwise every token is served.
-  /// `seed`: of routers that draw. weights, experts and mesh must outlive it.
-  SparseLayers(const ModelConfig& config, DType compute, const DecodingWeights& weights,
-               ExpertSource& experts, const Mesh& mesh, bool use_capacity, uint64_t seed);
+  /// `seed`: of routers that draw. experts and mesh must outlive it.
+  SparseLayers(const ModelConfig& config, DType compute, ExpertSource& experts, const Mesh& mesh,
+               bool use_capacity, uint64_t seed);
 
   /// out [N, D] = the layer's branch for x [N, D] normed, of the tokens in `runs`. `few`: as a step
   /// of decoding does it, in f32 (kernels/few_rows.h); else in x's dtype as training does it. All
@@ -44,7 +44,6 @@ class SparseLayers {
                      bool few);
 
   const ModelConfig& config_;
-  const DecodingWeights& weights_;
   ExpertSource& experts_;
   const Mesh& mesh_;
   std::unique_ptr<Router> router_;

@@ -1,8 +1,10 @@
 #include "libswitch/generate/weights.h"
 
 #include <cstring>
+#include <map>
 
 #include "libswitch/base/error.h"
+#include "libswitch/kernels/few_rows.h"
 
 namespace sw {
 
@@ -18,6 +20,41 @@ std::vector<std::string> sparse_layer_prefixes(const ModelConfig& config) {
     if (config.decoder_layer_is_sparse(i)) add("decoder", i);
   }
   return prefixes;
+}
+
+int64_t sparse_encoder_layers(const ModelConfig& config) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < config.encoder_layers; ++i) count += config.encoder_layer_is_sparse(i);
+  return count;
+}
+
+Tensor packed(const Tensor& matrix, kernels::Transpose transpose) {
+  const bool transposed = transpose == kernels::Transpose::yes;
+  const int64_t n = matrix.size(transposed ? 0 : 1), k = matrix.size(transposed ? 1 : 0);
+  constexpr int64_t kPanel = kernels::kFewRowsPanel;
+  Tensor panels = Tensor::empty({(n + kPanel - 1) / kPanel, k, kPanel}, matrix.dtype());
+  kernels::pack_columns(Stream{}, panels, matrix, transpose);
+  return panels;
+}
+
+ExpertWeights packed_expert(const ExpertWeights& expert) {
+  return {packed(expert.wi), expert.gate ? packed(expert.gate) : Tensor(), packed(expert.wo)};
+}
+
+DecodingWeights packed_for_steps(DecodingWeights weights) {
+  const auto pack = [](Tensor& matrix) {
+    if (matrix) matrix = packed(matrix);
+  };
+  for (DecodingWeights::Block& block : weights.encoder.blocks) pack(block.router);
+  for (DecodingWeights::Block& block : weights.decoder.blocks) {
+    DecodingWeights::Attention &self = block.self, &cross = block.cross;
+    for (Tensor* matrix : {&self.q, &self.k, &self.v, &self.o, &cross.q, &cross.o, &block.wi,
+                           &block.gate, &block.wo, &block.router}) {
+      pack(*matrix);
+    }
+  }
+  weights.head = packed(weights.head, kernels::Transpose::yes);
+  return weights;
 }
 
 DecodingWeights collect_weights(const ModelConfig& config,
@@ -91,17 +128,29 @@ Tensor whole_over_model(const Parameter& parameter, Group& model) {
   return whole;
 }
 
-// Tensors [E, ...] of this rank's experts, by layer.
+// Tensors [E, ...] of this rank's experts, by layer; those of the decoder are packed when they are
+// first used.
 class ResidentExperts final : public ExpertSource {
  public:
-  explicit ResidentExperts(std::vector<ExpertWeights> layers) : layers_(std::move(layers)) {}
+  ResidentExperts(std::vector<ExpertWeights> layers, int64_t encoder_layers)
+      : layers_(std::move(layers)), encoder_layers_(encoder_layers) {}
+
   ExpertWeights expert(int64_t layer, int64_t expert) override {
     const ExpertWeights& all = layers_[static_cast<size_t>(layer)];
-    return {all.wi[expert], all.gate ? all.gate[expert] : Tensor(), all.wo[expert]};
+    const auto plain = [&] {
+      return ExpertWeights{all.wi[expert], all.gate ? all.gate[expert] : Tensor(), all.wo[expert]};
+    };
+    if (layer < encoder_layers_) return plain();
+    const auto [found, missing] = packed_.try_emplace({layer, expert});
+    if (missing) found->second = packed_expert(plain());
+    return found->second;
   }
+  void refresh() override { packed_.clear(); }
 
  private:
   std::vector<ExpertWeights> layers_;
+  int64_t encoder_layers_;
+  std::map<std::pair<int64_t, int64_t>, ExpertWeights> packed_;
 };
 
 Tensor weight_of(const Model& model, const std::string& name) {
@@ -126,7 +175,7 @@ std::unique_ptr<ExpertSource> experts_of(const Model& model) {
                       gated ? weight_of(model, prefix + "wi_1") : Tensor(),
                       weight_of(model, prefix + "wo")});
   }
-  return std::make_unique<ResidentExperts>(std::move(layers));
+  return std::make_unique<ResidentExperts>(std::move(layers), sparse_encoder_layers(config));
 }
 
 }  // namespace sw

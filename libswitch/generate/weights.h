@@ -8,12 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "libswitch/kernels/matmul.h"
 #include "libswitch/nn/model.h"
 
 namespace sw {
 
-/// One expert's matrices: wi [D, F], gate [D, F] (GEGLU's wi_1, else undefined), wo [F, D]. The
-/// tensors keep them alive.
+/// One expert's matrices: wi [D, F], gate [D, F] (GEGLU's wi_1, else undefined), wo [F, D]; in the
+/// decoder as panels (kernels/few_rows.h). The tensors keep them alive.
 struct ExpertWeights {
   Tensor wi, gate, wo;
 };
@@ -25,6 +26,8 @@ class ExpertSource {
   /// Expert `expert`, counted from this rank's first, of sparse layer `layer`, counted over encoder
   /// and then decoder. One thread at a time.
   virtual ExpertWeights expert(int64_t layer, int64_t expert) = 0;
+  /// What was kept of earlier weights is no longer true: a model has been trained since.
+  virtual void refresh() {}
   /// How many of them may be held at a time.
   virtual int64_t at_once() const { return std::numeric_limits<int64_t>::max(); }
 };
@@ -39,7 +42,7 @@ struct DecodingWeights {
     Tensor norm;                 // of the feed-forward layer
     Tensor wi, gate, wo;         // dense
     int64_t layer = 0;           // sparse: which one
-    Tensor router, router_bias;  // [D, E] master; [E] or undefined
+    Tensor router, router_bias;  // [D, E] master, as panels once packed; [E] or undefined
   };
   struct Stack {
     std::vector<Block> blocks;
@@ -47,16 +50,24 @@ struct DecodingWeights {
     Tensor final_norm;
   };
   Tensor embedding;  // [V, D]
-  Tensor head;       // [V, D]: the embedding when tied
+  Tensor head;       // [V, D] (the embedding when tied)
   Stack encoder, decoder;
 };
 
 /// "encoder/block_001/moe/" and so on: the sparse layers in their order.
 std::vector<std::string> sparse_layer_prefixes(const ModelConfig& config);
+/// How many of them are the encoder's.
+int64_t sparse_encoder_layers(const ModelConfig& config);
 
 /// Reads them by name (nn/config.h, parameter_specs); experts are not asked for.
 DecodingWeights collect_weights(const ModelConfig& config,
                                 const std::function<Tensor(const std::string& name)>& read);
+
+/// The matrices that steps of decoding read, as panels: those of the decoder but for cross.k and
+/// cross.v, the routers and the head. The others are shared.
+DecodingWeights packed_for_steps(DecodingWeights weights);
+Tensor packed(const Tensor& matrix, kernels::Transpose transpose = kernels::Transpose::no);
+ExpertWeights packed_expert(const ExpertWeights& expert);
 
 /// Those of a model in memory: shared, not copied, so they are always its latest. Only under a
 /// model axis, where every rank has a part of each matrix, are they put together in a copy; all

@@ -1,7 +1,7 @@
 // Products of a few rows with large matrices, and attention of one query a row to what was cached:
 // a step of incremental decoding (Shazeer 2019, "One write-head is all you need", section 2.4.1).
-// Such a step is bound by reading the weights once, so a weight is read where it lies, in the
-// layout it has for training, and widened on the way when it is bf16.
+// Such a step is bound by reading the weights once. In panels of columns they are read as one
+// stream, at the rate of memory; in rows, whose parts lie apart, it is half of that or less.
 #pragma once
 
 #include <span>
@@ -11,15 +11,21 @@
 
 namespace sw::kernels {
 
-/// c [R, N] f32 = a [R, K] f32 times b [K, N] (or [N, K] transposed), f32 or bf16.
+/// Columns of a panel.
+inline constexpr int64_t kFewRowsPanel = 32;
+
+/// panels [⌈N/32⌉, K, 32] = the columns of b [K, N] (or [N, K] transposed), zeros beyond N; f32 or
+/// bf16.
+SW_KERNEL(pack_columns, Tensor& panels, const Tensor& b, Transpose transpose_b)
+
+/// One product: c [R, N] f32 = a [R, K] f32 times what `panels` hold.
 struct FewRowsProduct {
-  Tensor c, a, b;
-  Transpose transpose_b = Transpose::no;
+  Tensor c, a, panels;
 };
 
-/// Several products that do not read each other's results, in one parallel pass. Sums are f32. The
-/// bits of a row of c depend on its row of a and on b only: neither on other rows nor on the number
-/// of threads.
+/// Several products that do not read each other's results, in one parallel pass; bf16 weights are
+/// widened on the way. An element of c is one chain of f32 multiply-adds over k: its bits depend on
+/// its row of a and its column of b only, neither on other rows nor on the number of threads.
 SW_KERNEL(few_rows_matmul, std::span<const FewRowsProduct> products)
 
 /// Which cached rows a query sees: entries [begin[r], begin[r+1]) of `rows`.

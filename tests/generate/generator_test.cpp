@@ -51,9 +51,9 @@ void check_steps(ModelConfig config, DType compute, double tolerance) {
   config.conventions.capacity = CapacityRule::unlimited;
   Model model(config, compute);
   model.initialize(5);
-  const DecodingWeights weights = weights_of(model);
+  const DecodingWeights weights = packed_for_steps(weights_of(model));
   const auto experts = experts_of(model);
-  SparseLayers sparse(config, compute, weights, *experts, single_mesh(), false, 0);
+  SparseLayers sparse(config, compute, *experts, single_mesh(), false, 0);
   Decoder decoder(config, weights, sparse);
   const auto texts = prompts(3);
   const std::vector<std::span<const int32_t>> spans(texts.begin(), texts.end());

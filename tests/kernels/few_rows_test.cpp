@@ -17,9 +17,18 @@ using test::random_tensor;
 
 const Stream kStream;
 
+Tensor panels_of(const Tensor& b, Transpose transpose) {
+  const bool t = transpose == Transpose::yes;
+  const int64_t n = b.size(t ? 0 : 1), k = b.size(t ? 1 : 0);
+  Tensor panels =
+      nan_tensor({(n + kFewRowsPanel - 1) / kFewRowsPanel, k, kFewRowsPanel}, b.dtype());
+  pack_columns(kStream, panels, b, transpose);
+  return panels;
+}
+
 Tensor product(const Tensor& a, const Tensor& b, Transpose transpose) {
   Tensor c = nan_tensor({a.size(0), b.size(transpose == Transpose::yes ? 0 : 1)}, DType::f32);
-  const FewRowsProduct one{c, a, b, transpose};
+  const FewRowsProduct one{c, a, panels_of(b, transpose)};
   few_rows_matmul(kStream, std::span(&one, 1));
   return c;
 }
@@ -84,8 +93,8 @@ TEST(FewRows, SeveralProductsOnAnyNumberOfThreadsAreThoseOfEach) {
   test::expect_thread_invariant(
       [&] {
         Tensor first = nan_tensor({3, 700}, DType::f32), second = nan_tensor({3, 900}, DType::f32);
-        const std::vector<FewRowsProduct> products{{first, a, x, Transpose::no},
-                                                   {second, a, y, Transpose::yes}};
+        const std::vector<FewRowsProduct> products{{first, a, panels_of(x, Transpose::no)},
+                                                   {second, a, panels_of(y, Transpose::yes)}};
         few_rows_matmul(kStream, products);
         expect_same_bits(first, product(a, x, Transpose::no), "first");
         expect_same_bits(second, product(a, y, Transpose::yes), "second");

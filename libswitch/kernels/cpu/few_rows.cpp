@@ -1,219 +1,167 @@
 #include "libswitch/kernels/few_rows.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "libswitch/base/parallel.h"
 #include "libswitch/kernels/cpu/elements.h"
+#include "libswitch/kernels/cpu/matmul_pack.h"
+#include "libswitch/kernels/cpu/scratch.h"
 
 namespace sw::kernels::cpu {
 namespace {
 
-// Eight floats in a register; memory need not be aligned.
-typedef float Vector __attribute__((vector_size(32)));
-typedef uint32_t Words __attribute__((vector_size(32)));
-typedef uint16_t Halves __attribute__((vector_size(16)));
+// Eight floats in a register; memory need not be aligned. (AVX2 and FMA are the floor of all code.)
+using Vector = __m256;
 constexpr int64_t kLanes = 8;
 
-inline Vector load8(const float* x) {
-  Vector y;
-  std::memcpy(&y, x, sizeof y);
-  return y;
-}
+inline Vector load8(const float* x) { return _mm256_loadu_ps(x); }
 inline Vector load8(const bf16* x) {
-  Halves y;
-  std::memcpy(&y, x, sizeof y);
-  return (Vector)(__builtin_convertvector(y, Words) << 16);
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
-inline void store8(float* y, Vector x) { std::memcpy(y, &x, sizeof x); }
+inline void store8(float* y, Vector x) { _mm256_storeu_ps(y, x); }
+inline Vector multiply_add(Vector w, Vector x, Vector y) { return _mm256_fmadd_ps(w, x, y); }
 
-// y += w · x as one rounding, like std::fma of every lane.
-inline Vector multiply_add(Vector w, float x, Vector y) {
-  Vector out;
-  for (int i = 0; i < kLanes; ++i) out[i] = __builtin_fmaf(w[i], x, y[i]);
-  return out;
-}
-inline Vector multiply_add(Vector w, Vector x, Vector y) {
-  Vector out;
-  for (int i = 0; i < kLanes; ++i) out[i] = __builtin_fmaf(w[i], x[i], y[i]);
-  return out;
-}
-
-// Adds kDepth rows of b to columns [0, columns) of kRows rows of c. An element of c is one chain
-// over k, whatever the blocks.
-template <int kRows, int kDepth, class W>
-inline void add_depth(const float* a, int64_t k_of_a, const W* b, int64_t stride, int64_t columns,
-                      float* c, bool prefetch) {
-  float x[kRows][kDepth];
-#pragma GCC unroll 4
+// sums [kRows, 32] = (`first`) or += kRows rows of a times rows [0, depth) of one panel.
+template <int kRows, class W>
+inline void add_panel(const float* a, int64_t k_of_a, const W* panel, int64_t depth, float* sums,
+                      bool first) {
+  constexpr int kVectors = kFewRowsPanel / kLanes;
+  Vector y[kRows][kVectors];
+#pragma GCC unroll 3
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kDepth; ++i) x[r][i] = a[r * k_of_a + i];
-  }
-  int64_t n = 0;
-  for (; n + kLanes <= columns; n += kLanes) {
-    Vector y[kRows];
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) y[r] = load8(c + r * stride + n);
-#pragma GCC unroll 8
-    for (int i = 0; i < kDepth; ++i) {
-      // The same columns of the next rows: whole lines of them come just in time.
-      if (prefetch) __builtin_prefetch(b + (i + kDepth) * stride + n);
-      const Vector w = load8(b + i * stride + n);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) y[r] = multiply_add(w, x[r][i], y[r]);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) store8(c + r * stride + n, y[r]);
-  }
-  for (; n < columns; ++n) {
-    for (int r = 0; r < kRows; ++r) {
-      float y = c[r * stride + n];
-      for (int i = 0; i < kDepth; ++i) {
-        y = __builtin_fmaf(static_cast<float>(b[i * stride + n]), x[r][i], y);
-      }
-      c[r * stride + n] = y;
+    for (int v = 0; v < kVectors; ++v) {
+      y[r][v] = first ? _mm256_setzero_ps() : load8(sums + r * kFewRowsPanel + v * kLanes);
     }
   }
-}
-
-template <int kDepth, class W>
-void add_rows(int64_t rows, const float* a, int64_t k_of_a, const W* b, int64_t stride,
-              int64_t columns, float* c, bool prefetch) {
-  int64_t r = 0;
-  for (; r + 3 <= rows; r += 3) {
-    add_depth<3, kDepth>(a + r * k_of_a, k_of_a, b, stride, columns, c + r * stride,
-                         prefetch && r == 0);
-  }
-  if (rows - r == 2) {
-    add_depth<2, kDepth>(a + r * k_of_a, k_of_a, b, stride, columns, c + r * stride,
-                         prefetch && r == 0);
-  } else if (rows - r == 1) {
-    add_depth<1, kDepth>(a + r * k_of_a, k_of_a, b, stride, columns, c + r * stride,
-                         prefetch && r == 0);
-  }
-}
-
-// Columns [begin, end) of c = a·b, b [K, N].
-template <class W>
-void multiply_columns(int64_t rows, int64_t n, int64_t k, const float* a, const W* b, float* c,
-                      int64_t begin, int64_t end) {
-  constexpr int64_t kTileElements = 4096;  // sums that stay in the first-level cache
-  const int64_t width = std::clamp<int64_t>(kTileElements / rows / 16 * 16, 64, 2048);
-  for (int64_t column = begin; column < end; column += width) {
-    const int64_t columns = std::min(width, end - column);
-    float* sums = c + column;
-    for (int64_t r = 0; r < rows; ++r) std::fill_n(sums + r * n, columns, 0.0f);
-    int64_t p = 0;
-    if (rows == 1) {
-      for (; p + 8 <= k; p += 8) {
-        add_depth<1, 8>(a + p, k, b + p * n + column, n, columns, sums, p + 16 <= k);
-      }
-    }
-    for (; p + 4 <= k; p += 4) {
-      add_rows<4>(rows, a + p, k, b + p * n + column, n, columns, sums, p + 8 <= k);
-    }
-    for (; p < k; ++p) add_rows<1>(rows, a + p, k, b + p * n + column, n, columns, sums, false);
-  }
-}
-
-inline float sum_of(Vector x) {
-  return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
-}
-
-// kRows rows of a against kColumns rows of b [N, K].
-template <int kRows, int kColumns, class W>
-inline void dots(int64_t n, int64_t k, const float* a, const W* b, float* c) {
-  Vector sum[kRows][kColumns] = {};
-  int64_t p = 0;
-  for (; p + kLanes <= k; p += kLanes) {
+  for (int64_t p = 0; p < depth; ++p) {
     Vector x[kRows];
+#pragma GCC unroll 3
+    for (int r = 0; r < kRows; ++r) x[r] = _mm256_broadcast_ss(a + r * k_of_a + p);
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) x[r] = load8(a + r * k + p);
-#pragma GCC unroll 8
-    for (int j = 0; j < kColumns; ++j) {
-      const Vector w = load8(b + j * k + p);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) sum[r][j] = multiply_add(w, x[r], sum[r][j]);
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector w = load8(panel + p * kFewRowsPanel + v * kLanes);
+#pragma GCC unroll 3
+      for (int r = 0; r < kRows; ++r) y[r][v] = multiply_add(w, x[r], y[r][v]);
     }
   }
+#pragma GCC unroll 3
   for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kColumns; ++j) {
-      float y = sum_of(sum[r][j]);
-      for (int64_t i = p; i < k; ++i) {
-        y = __builtin_fmaf(static_cast<float>(b[j * k + i]), a[r * k + i], y);
-      }
-      c[r * n + j] = y;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      store8(sums + r * kFewRowsPanel + v * kLanes, y[r][v]);
     }
   }
-}
-
-template <int kColumns, class W>
-void dots_of_rows(int64_t rows, int64_t n, int64_t k, const float* a, const W* b, float* c) {
-  int64_t r = 0;
-  for (; r + 3 <= rows; r += 3) dots<3, kColumns>(n, k, a + r * k, b, c + r * n);
-  if (rows - r == 2) dots<2, kColumns>(n, k, a + r * k, b, c + r * n);
-  if (rows - r == 1) dots<1, kColumns>(n, k, a + r * k, b, c + r * n);
-}
-
-// Columns [begin, end) of c = a·bᵀ, b [N, K].
-template <class W>
-void multiply_transposed(int64_t rows, int64_t n, int64_t k, const float* a, const W* b, float* c,
-                         int64_t begin, int64_t end) {
-  int64_t j = begin;
-  if (rows == 1) {
-    for (; j + 8 <= end; j += 8) dots<1, 8>(n, k, a, b + j * k, c + j);
-  }
-  for (; j + 4 <= end; j += 4) dots_of_rows<4>(rows, n, k, a, b + j * k, c + j);
-  for (; j < end; ++j) dots_of_rows<1>(rows, n, k, a, b + j * k, c + j);
 }
 
 // One product by address.
 struct Operands {
   int64_t rows = 0, n = 0, k = 0;
   const float* a = nullptr;
-  const void* b = nullptr;
+  const void* panels = nullptr;
   float* c = nullptr;
   DType type = DType::f32;
-  bool transposed = false;
+  int64_t panel_count() const { return (n + kFewRowsPanel - 1) / kFewRowsPanel; }
 };
 
+// Panels [begin, end) of a product.
 template <class W>
 void multiply_part(const Operands& x, int64_t begin, int64_t end) {
-  const auto* b = static_cast<const W*>(x.b);
-  if (x.transposed) {
-    multiply_transposed(x.rows, x.n, x.k, x.a, b, x.c, begin, end);
-  } else {
-    multiply_columns(x.rows, x.n, x.k, x.a, b, x.c, begin, end);
+  // Rows of a panel that stay in the first-level cache while all rows of a meet them.
+  constexpr int64_t kDepth = 128;
+  static thread_local Scratch scratch;
+  float* sums = scratch.get<float>(x.rows * kFewRowsPanel);
+  for (int64_t panel = begin; panel < end; ++panel) {
+    const W* w = static_cast<const W*>(x.panels) + panel * x.k * kFewRowsPanel;
+    const int64_t step = x.rows <= 3 ? std::max<int64_t>(x.k, 1) : kDepth;
+    for (int64_t p = 0; p == 0 || p < x.k; p += step) {
+      const int64_t depth = std::min(step, x.k - p);
+      const W* at = w + p * kFewRowsPanel;
+      int64_t r = 0;
+      for (; r + 3 <= x.rows; r += 3) {
+        add_panel<3>(x.a + r * x.k + p, x.k, at, depth, sums + r * kFewRowsPanel, p == 0);
+      }
+      if (x.rows - r == 2) {
+        add_panel<2>(x.a + r * x.k + p, x.k, at, depth, sums + r * kFewRowsPanel, p == 0);
+      } else if (x.rows - r == 1) {
+        add_panel<1>(x.a + r * x.k + p, x.k, at, depth, sums + r * kFewRowsPanel, p == 0);
+      }
+    }
+    const int64_t column = panel * kFewRowsPanel;
+    const int64_t columns = std::min(kFewRowsPanel, x.n - column);
+    for (int64_t r = 0; r < x.rows; ++r) {
+      std::copy_n(sums + r * kFewRowsPanel, columns, x.c + r * x.n + column);
+    }
   }
 }
 
 Operands checked(const FewRowsProduct& product) {
   constexpr const char* kWhere = "few_rows_matmul";
-  const bool transposed = product.transpose_b == Transpose::yes;
-  const Tensor& b = product.b;
-  SW_CHECK(b.defined() && b.rank() == 2 && (b.dtype() == DType::f32 || b.dtype() == DType::bf16),
-           internal, "{}: b: expected a matrix of f32 or bf16", kWhere);
+  const Tensor& panels = product.panels;
+  SW_CHECK(panels.defined() && panels.rank() == 3 && panels.size(2) == kFewRowsPanel &&
+               (panels.dtype() == DType::f32 || panels.dtype() == DType::bf16),
+           internal, "{}: panels: expected [*, K, {}] of f32 or bf16", kWhere, kFewRowsPanel);
   Operands x;
-  x.rows = product.a.size(0);
-  x.n = b.size(transposed ? 0 : 1), x.k = b.size(transposed ? 1 : 0);
+  x.rows = product.a.size(0), x.n = product.c.size(1), x.k = panels.size(1);
+  SW_CHECK(x.panel_count() == panels.size(0), internal, "{}: {} panels for {} columns", kWhere,
+           panels.size(0), x.n);
   check_tensor(kWhere, "a", product.a, {x.rows, x.k}, DType::f32);
   check_tensor(kWhere, "c", product.c, {x.rows, x.n}, DType::f32);
-  x.a = product.a.data<float>(), x.b = b.raw();
+  x.a = product.a.data<float>(), x.panels = panels.raw();
   x.c = const_cast<float*>(product.c.data<float>());
-  x.type = b.dtype(), x.transposed = transposed;
+  x.type = panels.dtype();
   return x;
 }
 
-// Columns of one product that a thread computes.
+// Panels of one product that a thread computes.
 struct Part {
   const Operands* product;
   int64_t begin, end;
 };
 
+template <class W>
+void pack(const Tensor& b, bool transposed, Tensor& panels) {
+  const int64_t n = b.size(transposed ? 0 : 1), k = b.size(transposed ? 1 : 0);
+  const W* from = b.data<W>();
+  W* all = panels.data<W>();
+  parallel_for(panels.size(0), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel) {
+      W* to = all + panel * k * kFewRowsPanel;
+      const int64_t column = panel * kFewRowsPanel;
+      const int64_t columns = std::min(kFewRowsPanel, n - column);
+      if (columns < kFewRowsPanel) std::fill_n(to, k * kFewRowsPanel, W{});
+      if (transposed) {
+        pack_transposed(from + column * k, k, columns, k, to, kFewRowsPanel);
+      } else {
+        for (int64_t p = 0; p < k; ++p) {
+          std::copy_n(from + p * n + column, columns, to + p * kFewRowsPanel);
+        }
+      }
+    }
+  });
+}
+
 }  // namespace
+
+void pack_columns(const Stream&, Tensor& panels, const Tensor& b, Transpose transpose_b) {
+  constexpr const char* kWhere = "pack_columns";
+  SW_CHECK(b.defined() && b.rank() == 2 && (b.dtype() == DType::f32 || b.dtype() == DType::bf16),
+           internal, "{}: b: expected a matrix of f32 or bf16", kWhere);
+  const bool transposed = transpose_b == Transpose::yes;
+  const int64_t n = b.size(transposed ? 0 : 1), k = b.size(transposed ? 1 : 0);
+  check_tensor(kWhere, "panels", panels,
+               {(n + kFewRowsPanel - 1) / kFewRowsPanel, k, kFewRowsPanel}, b.dtype());
+  if (b.dtype() == DType::f32) {
+    pack<float>(b, transposed, panels);
+  } else {
+    pack<bf16>(b, transposed, panels);
+  }
+}
 
 void few_rows_matmul(const Stream&, std::span<const FewRowsProduct> products) {
   static thread_local std::vector<Operands> operands;
@@ -226,15 +174,13 @@ void few_rows_matmul(const Stream&, std::span<const FewRowsProduct> products) {
     operands.push_back(x);
     total += x.n * x.k;
   }
-  // Parts of about equal numbers of weights, more than threads, but none so narrow that rows of b
-  // are read in crumbs.
-  constexpr int64_t kFewest = 1 << 14, kNarrowest = 64;
-  const int64_t wanted = std::max<int64_t>(kFewest, total / (3 * num_threads()));
+  // Parts of about equal numbers of weights, a few for each thread.
+  constexpr int64_t kFewest = 1 << 14;
+  const int64_t wanted = std::max<int64_t>(kFewest, total / (4 * num_threads()));
   for (const Operands& x : operands) {
-    const int64_t columns =
-        std::max(kNarrowest, (wanted / std::max<int64_t>(x.k, 1) + 15) / 16 * 16);
-    for (int64_t begin = 0; begin < x.n; begin += columns) {
-      parts.push_back({&x, begin, std::min(x.n, begin + columns)});
+    const int64_t panels = std::max<int64_t>(1, wanted / std::max<int64_t>(x.k * kFewRowsPanel, 1));
+    for (int64_t begin = 0; begin < x.panel_count(); begin += panels) {
+      parts.push_back({&x, begin, std::min(x.panel_count(), begin + panels)});
     }
   }
   const Part* all = parts.data();
@@ -252,14 +198,20 @@ void few_rows_matmul(const Stream&, std::span<const FewRowsProduct> products) {
 
 namespace {
 
+inline float sum_of(Vector x) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
 float dot(const float* x, const float* y, int64_t n) {
-  Vector even = {}, odd = {};
+  Vector even = _mm256_setzero_ps(), odd = even;
   int64_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
     even = multiply_add(load8(x + i), load8(y + i), even);
     odd = multiply_add(load8(x + i + kLanes), load8(y + i + kLanes), odd);
   }
-  float sum = sum_of(even + odd);
+  float sum = sum_of(_mm256_add_ps(even, odd));
   for (; i < n; ++i) sum = __builtin_fmaf(x[i], y[i], sum);
   return sum;
 }
