@@ -8,6 +8,7 @@
 #include "libswitch/base/parallel.h"
 #include "libswitch/generate/decoder.h"
 #include "libswitch/generate/search.h"
+#include "libswitch/kernels/few_rows.h"
 
 namespace sw {
 
@@ -108,10 +109,14 @@ struct Generator::Impl {
       work.steps += 1, work.rows += logits.size(0);
       const int64_t vocabulary = logits.size(1);
       const auto* values = logits.data<float>();
+      Tensor log_z = Tensor::empty({logits.size(0)}, DType::f32);
+      kernels::rows_log_sum_exp(Stream{}, log_z, logits);
+      const auto* sums = log_z.data<float>();
       parallel_for(static_cast<int64_t>(places.size()), 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           const Place& place = places[static_cast<size_t>(i)];
-          searches[place.search]->advance(values + place.first_row * vocabulary, vocabulary);
+          searches[place.search]->advance(values + place.first_row * vocabulary,
+                                          sums + place.first_row, vocabulary);
         }
       });
       parents.clear(), tokens.clear();

@@ -27,10 +27,12 @@ class SingleSearch final : public Search {
   SingleSearch(const GenerateOptions& options, uint64_t ordinal)
       : options_(options), ordinal_(ordinal) {}
 
-  void advance(const float* logits, int64_t vocabulary) override {
+  void advance(const float* logits, const float* log_z, int64_t vocabulary) override {
+    SW_CHECK(std::isfinite(*log_z), diverged, "generate: the logits of prompt {} are not finite",
+             ordinal_);
     const int32_t token =
         options_.temperature > 0 ? draw(logits, vocabulary) : most_probable(logits, vocabulary);
-    log_likelihood_ += logits[token] - log_sum_exp(logits, vocabulary);
+    log_likelihood_ += double{logits[token]} - double{*log_z};
     answer_.tokens.push_back(token);
     next_.clear();
     const auto length = static_cast<int64_t>(answer_.tokens.size());
@@ -74,11 +76,11 @@ class SingleSearch final : public Search {
       left -= c.weight;
       if (left < 0) return c.token;
     }
-    // Rounding: the last one that can be drawn at all.
+    // Rounding: the last one that can be drawn at all (the largest always can).
     for (auto c = all.rbegin(); c != all.rend(); ++c) {
       if (c->weight > 0) return c->token;
     }
-    fail(ErrorKind::diverged, "generate: the logits of prompt {} are not finite", ordinal_);
+    return all.front().token;
   }
 
   GenerateOptions options_;
@@ -103,8 +105,8 @@ class BeamSearch final : public Search {
   explicit BeamSearch(const GenerateOptions& options)
       : options_(options), alive_{{{}, 0.0}}, hf_(options.length_norm == LengthNorm::hf) {}
 
-  void advance(const float* logits, int64_t vocabulary) override {
-    find_continuations(logits, vocabulary);
+  void advance(const float* logits, const float* log_z, int64_t vocabulary) override {
+    find_continuations(logits, log_z, vocabulary);
     const int64_t length = static_cast<int64_t>(alive_.front().tokens.size()) + 1;
     const bool last = length == options_.max_length;
     const auto beam = static_cast<size_t>(options_.beam);
@@ -152,12 +154,12 @@ class BeamSearch final : public Search {
   }
 
   // best_ = the 2·beam best continuations, best first.
-  void find_continuations(const float* logits, int64_t vocabulary) {
+  void find_continuations(const float* logits, const float* log_z, int64_t vocabulary) {
     const auto wanted = static_cast<size_t>(2 * options_.beam);
     best_.clear();
     for (size_t r = 0; r < alive_.size(); ++r) {
       const float* row = logits + static_cast<int64_t>(r) * vocabulary;
-      const double base = alive_[r].log_likelihood - log_sum_exp(row, vocabulary);
+      const double base = alive_[r].log_likelihood - double{log_z[r]};
       // A heap with the worst of the best on top.
       float threshold = -std::numeric_limits<float>::infinity();
       const auto raise = [&] {
@@ -211,13 +213,6 @@ class BeamSearch final : public Search {
 };
 
 }  // namespace
-
-double log_sum_exp(const float* logits, int64_t n) {
-  const float largest = *std::max_element(logits, logits + n);
-  double sum = 0;
-  for (int64_t v = 0; v < n; ++v) sum += std::exp(logits[v] - largest);
-  return static_cast<double>(largest) + std::log(sum);
-}
 
 double length_divisor(const GenerateOptions& options, int64_t length) {
   const auto n = static_cast<double>(length);

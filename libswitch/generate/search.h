@@ -16,8 +16,9 @@ class Search {
   struct Next {
     int32_t row = 0, token = 0;
   };
-  /// Takes the logits [rows, V] of this search's rows and decides. The first step has one row.
-  virtual void advance(const float* logits, int64_t vocabulary) = 0;
+  /// Takes the logits [rows, V] of this search's rows, and log Σ exp of each, and decides. The
+  /// first step has one row.
+  virtual void advance(const float* logits, const float* log_z, int64_t vocabulary) = 0;
   /// Rows of the next step; none: the answer is final.
   const std::vector<Next>& next() const { return next_; }
   virtual Answer answer() const = 0;
@@ -32,8 +33,5 @@ std::unique_ptr<Search> make_search(const GenerateOptions& options, uint64_t ord
 
 /// What a log-likelihood of an answer of `length` tokens is divided by.
 double length_divisor(const GenerateOptions& options, int64_t length);
-
-/// log Σ exp of logits [n].
-double log_sum_exp(const float* logits, int64_t n);
 
 }  // namespace sw

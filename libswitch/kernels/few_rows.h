@@ -28,6 +28,9 @@ struct FewRowsProduct {
 /// its row of a and its column of b only, neither on other rows nor on the number of threads.
 SW_KERNEL(few_rows_matmul, std::span<const FewRowsProduct> products)
 
+/// log_z [R] f32 = log Σ exp over the columns of logits [R, V] f32.
+SW_KERNEL(rows_log_sum_exp, Tensor& log_z, const Tensor& logits)
+
 /// Which cached rows a query sees: entries [begin[r], begin[r+1]) of `rows`.
 struct CachedRows {
   std::span<const int64_t> begin;  // [R+1]

@@ -25,6 +25,12 @@ std::vector<float> logits_after(const std::vector<int32_t>& tokens, uint64_t see
   return logits;
 }
 
+float log_sum_exp(const float* logits) {
+  double sum = 0;
+  for (int64_t v = 0; v < kVocabulary; ++v) sum += std::exp(double{logits[v]});
+  return static_cast<float>(std::log(sum));
+}
+
 Answer run(const GenerateOptions& options, uint64_t seed, uint64_t ordinal = 0) {
   const auto search = make_search(options, ordinal);
   std::vector<std::vector<int32_t>> rows{{}};
@@ -34,7 +40,9 @@ Answer run(const GenerateOptions& options, uint64_t seed, uint64_t ordinal = 0) 
       const auto more = logits_after(row, seed);
       logits.insert(logits.end(), more.begin(), more.end());
     }
-    search->advance(logits.data(), kVocabulary);
+    std::vector<float> log_z;
+    for (size_t r = 0; r < rows.size(); ++r) log_z.push_back(log_sum_exp(&logits[r * kVocabulary]));
+    search->advance(logits.data(), log_z.data(), kVocabulary);
     if (search->next().empty()) return search->answer();
     std::vector<std::vector<int32_t>> next;
     for (const Search::Next& n : search->next()) {
@@ -50,7 +58,7 @@ double log_likelihood(const std::vector<int32_t>& tokens, uint64_t seed) {
   std::vector<int32_t> before;
   for (const int32_t token : tokens) {
     const auto logits = logits_after(before, seed);
-    sum += logits[static_cast<size_t>(token)] - log_sum_exp(logits.data(), kVocabulary);
+    sum += double{logits[static_cast<size_t>(token)]} - double{log_sum_exp(logits.data())};
     before.push_back(token);
   }
   return sum;

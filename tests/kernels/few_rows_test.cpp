@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -101,6 +102,24 @@ TEST(FewRows, SeveralProductsOnAnyNumberOfThreadsAreThoseOfEach) {
         return std::vector<Tensor>{first, second};
       },
       "few_rows_matmul");
+}
+
+TEST(RowsLogSumExp, AgreesWithDoubleWithoutOverflow) {
+  for (const int64_t columns : {1, 7, 1024, 3001}) {
+    Tensor logits = random_tensor({3, columns}, DType::f32, 1, 30);
+    logits.data<float>()[columns / 2] = 500;
+    Tensor log_z = nan_tensor({3}, DType::f32);
+    rows_log_sum_exp(kStream, log_z, logits);
+    std::vector<double> want;
+    for (int64_t r = 0; r < 3; ++r) {
+      const float* x = logits.data<float>() + r * columns;
+      const double largest = *std::max_element(x, x + columns);
+      double sum = 0;
+      for (int64_t j = 0; j < columns; ++j) sum += std::exp(x[j] - largest);
+      want.push_back(largest + std::log(sum));
+    }
+    expect_close(log_z, want, test::ulp_tolerance(DType::f32), "log Σ exp");
+  }
 }
 
 TEST(CachedAttention, AgreesWithDouble) {

@@ -10,6 +10,7 @@
 #include "libswitch/kernels/cpu/elements.h"
 #include "libswitch/kernels/cpu/matmul_pack.h"
 #include "libswitch/kernels/cpu/scratch.h"
+#include "libswitch/kernels/cpu/vector_math.h"
 
 namespace sw::kernels::cpu {
 namespace {
@@ -216,20 +217,49 @@ float dot(const float* x, const float* y, int64_t n) {
   return sum;
 }
 
+// y[i] = e^(x[i] - largest); their sum. y may be x.
+float exponentials(const float* x, int64_t n, float largest, float* y) {
+#pragma omp simd
+  for (int64_t j = 0; j < n; ++j) y[j] = vector_exp(x[j] - largest);
+  return lane_sum<float>(n, [y](int64_t j) { return y[j]; });
+}
+
+float largest_of(const float* x, int64_t n) {
+  float largest = x[0];
+#pragma omp simd reduction(max : largest)
+  for (int64_t j = 1; j < n; ++j) largest = x[j] > largest ? x[j] : largest;
+  return largest;
+}
+
 // Softmax of scores [n] in place.
 void soften(float* scores, int64_t n) {
-  float largest = scores[0];
-  for (int64_t j = 1; j < n; ++j) largest = scores[j] > largest ? scores[j] : largest;
-  float sum = 0;
-  for (int64_t j = 0; j < n; ++j) {
-    scores[j] = std::exp(scores[j] - largest);
-    sum += scores[j];
-  }
-  const float inverse = 1.0f / sum;
+  const float inverse = 1.0f / exponentials(scores, n, largest_of(scores, n), scores);
+#pragma omp simd
   for (int64_t j = 0; j < n; ++j) scores[j] *= inverse;
 }
 
 }  // namespace
+
+void rows_log_sum_exp(const Stream&, Tensor& log_z, const Tensor& logits) {
+  const int64_t rows = logits.size(0), columns = logits.size(1);
+  check_tensor("rows_log_sum_exp", "logits", logits, {rows, columns}, DType::f32);
+  check_tensor("rows_log_sum_exp", "log_z", log_z, {rows}, DType::f32);
+  const float* in = logits.data<float>();
+  float* out = log_z.data<float>();
+  parallel_for(rows, 1, [&](int64_t begin, int64_t end) {
+    constexpr int64_t kBlock = 1024;
+    alignas(64) float block[kBlock];
+    for (int64_t r = begin; r < end; ++r) {
+      const float* x = in + r * columns;
+      const float largest = largest_of(x, columns);
+      double sum = 0;
+      for (int64_t j = 0; j < columns; j += kBlock) {
+        sum += double{exponentials(x + j, std::min(kBlock, columns - j), largest, block)};
+      }
+      out[r] = largest + static_cast<float>(std::log(sum));
+    }
+  });
+}
 
 void cached_attention(const Stream&, Tensor& out, const Tensor& q, const Tensor& keys,
                       const Tensor& values, const Tensor& bias, const CachedRows& seen,
