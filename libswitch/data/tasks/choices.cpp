@@ -83,8 +83,11 @@ void cast_arc(const TaskKind& kind, const RawRecord& record, Examples& out) {
 }
 
 void cast_summary(const TaskKind& kind, const RawRecord& record, Examples& out) {
-  out.add(fmt::format("{} {}", kind.prefix, record.text(kind.features[0])),
-          record.text(kind.features[1]));
+  // The fields of the one data set or of the other, whichever name it goes by.
+  const char* article = record.first_of({kind.features[0], "article", "document"});
+  const char* summary = record.first_of({kind.features[1], "highlights", "summary"});
+  std::string input = fmt::format("{} {}", kind.prefix, record.text(article));
+  out.add(std::move(input), record.text(summary));
 }
 
 }  // namespace sw

@@ -84,7 +84,7 @@ std::vector<std::string> span_texts(const RawRecord& passage) {
 }  // namespace
 
 void cast_multirc(const TaskKind& kind, const RawRecord& record, Examples& out) {
-  if (!record.has("passage")) {
+  if (!record.has("passage") || !record.at("passage").is_object()) {
     const std::string& paragraph = record.text("paragraph");
     const std::string& question = record.text("question");
     add_multirc(kind, paragraph, question, record, "answer",

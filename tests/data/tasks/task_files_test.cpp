@@ -201,6 +201,14 @@ TEST_F(TaskFiles, Choices) {
               HasSubstr("field \"answerKey\" is \"C\", expected one of A, B"));
 }
 
+TEST_F(TaskFiles, Summaries) {
+  const Pairs want{"summarize: A. -> B."};
+  EXPECT_EQ(cast("xsum", R"({"document": "A.", "summary": "B.", "id": "1"})"), want);
+  EXPECT_EQ(cast("cnn_dailymail", R"({"article": "A.", "highlights": "B."})"), want);
+  EXPECT_EQ(cast("xsum", R"({"article": "A.", "highlights": "B."})"), want);
+  EXPECT_THAT(refusal("xsum", R"({"article": "A."})"), HasSubstr("no field \"summary\""));
+}
+
 TEST_F(TaskFiles, PairsOfText) {
   EXPECT_EQ(cast("", "a\tb\n\nc\t\n"), (Pairs{"a -> b", "c -> "}));
   EXPECT_EQ(cast("", "{a}\tb\n"), (Pairs{"{a} -> b"}));
