@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -33,7 +34,7 @@ sw::ToolDescription describe() {
   tool.summary = "Hugging Face folders (Switch, T5) to checkpoints and back";
   tool.usage = {"FOLDER MODEL.h5 [--check]", "CHECKPOINT FOLDER [--check]"};
   tool.examples = {"sw-convert switch-base-8 switch-base-8.h5 --check",
-                   "sw-convert runs/a my-switch && python -c 'import transformers; ...'",
+                   "sw-convert runs/a my-switch --max-shard-size 1G",
                    "sw-convert switch-base-8 - | sw-eval - --data heldout.swt"};
   tool.description =
       "FOLDER is a model of Hugging Face transformers: config.json, weights in safetensors or "
@@ -104,6 +105,21 @@ class Spool {
   fs::path folder_;
 };
 
+// A signal that asks the tool to end: what was begun is then removed, which for a large model is
+// worth the wait until the next tensor. A second one ends it at once.
+volatile std::sig_atomic_t received = 0;
+struct Interrupted {};
+
+void catch_signals() {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action {};
+    if (::sigaction(number, nullptr, &action) != 0 || action.sa_handler == SIG_IGN) continue;
+    action.sa_handler = [](int which) { received = which; };
+    action.sa_flags = SA_RESTART | SA_RESETHAND;
+    ::sigaction(number, &action, nullptr);
+  }
+}
+
 std::string size_text(int64_t bytes) {
   const auto value = static_cast<double>(bytes);
   return value < 1e9 ? fmt::format("{:.1f} MB", 1e-6 * value)
@@ -163,7 +179,7 @@ void check_target(bool imports, const std::string& from, const std::string& to) 
            to, from);
 }
 
-int run(const Options& options, sw::ToolRun& tool) {
+int convert(const Options& options, sw::ToolRun& tool) {
   const std::string& from = tool.arguments.at(0);
   const std::string& to = tool.arguments.at(1);
   const bool imports = is_model_folder(from);
@@ -176,17 +192,21 @@ int run(const Options& options, sw::ToolRun& tool) {
   conversion.dry_run = tool.common.dry_run;
   conversion.argv = {tool.tool.name, from, to};
   conversion.tool = fmt::format("{} {}", tool.tool.name, sw::version());
-  conversion.progress = [&](int64_t done, int64_t total) { progress.show(stage, done, total); };
+  conversion.progress = [&](int64_t done, int64_t total) {
+    if (received != 0) throw Interrupted();
+    progress.show(stage, done, total);
+  };
 
   std::optional<Spool> spool;
   std::optional<sw::CheckpointReader> reader;
   fs::path file = to;
   sw::ConversionReport report;
+  if (!imports) reader = sw::open_checkpoint(from);
+  catch_signals();
   if (imports) {
     if (to == "-") file = spool.emplace().file();
     report = sw::convert_from_hugging_face(from, file, conversion);
   } else {
-    reader = sw::open_checkpoint(from);
     report = sw::convert_to_hugging_face(*reader, to, conversion);
   }
   progress.clear();
@@ -202,7 +222,7 @@ int run(const Options& options, sw::ToolRun& tool) {
     differences = sw::compare_conversion(imports ? from : to, *reader, !imports, conversion);
     progress.clear();
     for (const std::string& difference : differences) sw::log::error("{}", difference);
-    if (differences.empty()) sw::log::info("converted back: every bit is the source's");
+    if (differences.empty()) sw::log::info("converted back: every tensor is the source's");
   }
   const bool equal = differences.empty();
   if (spool) {
@@ -221,6 +241,17 @@ int run(const Options& options, sw::ToolRun& tool) {
     sw::write_stdout(to + "\n");
   }
   return equal ? 0 : 1;
+}
+
+int run(const Options& options, sw::ToolRun& tool) {
+  try {
+    return convert(options, tool);
+  } catch (const Interrupted&) {
+    const int number = received;
+    std::signal(number, SIG_DFL);
+    std::raise(number);
+    return 128 + number;
+  }
 }
 
 }  // namespace

@@ -84,6 +84,12 @@ void FolderWriter::add(const std::string& name, std::string_view content) {
 
 int64_t FolderWriter::add_weights(const ExportPlan& plan, int64_t max_shard_bytes,
                                   const std::function<void(int64_t)>& written) {
+  // A full disk is met now rather than after hours of writing.
+  std::error_code error;
+  const fs::space_info space = fs::space(temporary_, error);
+  SW_CHECK(error || space.available >= static_cast<uint64_t>(plan.bytes()), io,
+           "{}: the weights need {} bytes, the disk has {} free", temporary_.string(), plan.bytes(),
+           space.available);
   const auto files = cut_into_files(plan, max_shard_bytes);
   if (files.size() == 1) {
     write_file(temporary_ / "model.safetensors", plan, files[0], written);

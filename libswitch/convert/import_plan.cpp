@@ -348,17 +348,15 @@ void ImportPlan::add_entry(const ParameterSpec& spec, const Pieces& pieces) {
     notes_.push_back(fmt::format("{}: its experts have different dtypes and become {}", spec.name,
                                  dtype_name(entry.dtype)));
   }
+  index_[spec.name] = entries_.size();
   entries_.push_back(std::move(entry));
   sources_.push_back(pieces);
 }
 
 size_t ImportPlan::source(const std::string& parameter, int64_t expert) const {
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    if (entries_[i].path.compare(7, std::string::npos, parameter) != 0) continue;
-    const Pieces& pieces = sources_[i];
-    return pieces.at(static_cast<size_t>(std::max<int64_t>(expert, 0))).tensor;
-  }
-  fail(ErrorKind::internal, "import: no parameter {}", parameter);
+  const auto at = index_.find(parameter);
+  SW_CHECK(at != index_.end(), internal, "import: no parameter {}", parameter);
+  return sources_[at->second].at(static_cast<size_t>(std::max<int64_t>(expert, 0))).tensor;
 }
 
 void ImportPlan::stream(size_t index, const Rows& rows) const {

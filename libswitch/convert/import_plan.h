@@ -70,7 +70,8 @@ class ImportPlan {
   HfFamily family_;
   std::unordered_map<std::string, Pieces> found_;  // by parameter
   std::vector<TensorEntry> entries_;
-  std::vector<Pieces> sources_;  // of each entry
+  std::vector<Pieces> sources_;                    // of each entry
+  std::unordered_map<std::string, size_t> index_;  // of each parameter's entry
   std::vector<std::string> notes_;
   int64_t halves_ = 0;  // tensors of ours that come from float16
 };
