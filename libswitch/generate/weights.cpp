@@ -31,8 +31,7 @@ int64_t sparse_encoder_layers(const ModelConfig& config) {
 Tensor packed(const Tensor& matrix, kernels::Transpose transpose) {
   const bool transposed = transpose == kernels::Transpose::yes;
   const int64_t n = matrix.size(transposed ? 0 : 1), k = matrix.size(transposed ? 1 : 0);
-  constexpr int64_t kPanel = kernels::kFewRowsPanel;
-  Tensor panels = Tensor::empty({(n + kPanel - 1) / kPanel, k, kPanel}, matrix.dtype());
+  Tensor panels = Tensor::empty(kernels::panels_shape(n, k, matrix.dtype()), matrix.dtype());
   kernels::pack_columns(Stream{}, panels, matrix, transpose);
   return panels;
 }

@@ -14,8 +14,11 @@ namespace sw::kernels {
 /// Columns of a panel.
 inline constexpr int64_t kFewRowsPanel = 32;
 
-/// panels [⌈N/32⌉, K, 32] = the columns of b [K, N] (or [N, K] transposed), zeros beyond N; f32 or
-/// bf16.
+/// Panels of a matrix of n columns and k rows: [⌈N/32⌉, K, 32], K of bf16 rounded up to even.
+Shape panels_shape(int64_t n, int64_t k, DType dtype);
+
+/// panels = the columns of b [K, N] (or [N, K] transposed), f32 or bf16, in the order in which
+/// few_rows_matmul of this processor reads them.
 SW_KERNEL(pack_columns, Tensor& panels, const Tensor& b, Transpose transpose_b)
 
 /// One product: c [R, N] f32 = a [R, K] f32 times what `panels` hold.
@@ -23,9 +26,10 @@ struct FewRowsProduct {
   Tensor c, a, panels;
 };
 
-/// Several products that do not read each other's results, in one parallel pass; bf16 weights are
-/// widened on the way. An element of c is one chain of f32 multiply-adds over k: its bits depend on
-/// its row of a and its column of b only, neither on other rows nor on the number of threads.
+/// Several products that do not read each other's results, in one parallel pass. Sums are f32; with
+/// bf16 weights a is rounded to bf16 where the processor multiplies bf16, else they are widened. An
+/// element of c is one chain over k: its bits depend on its row of a and its column of b only,
+/// neither on other rows nor on the number of threads.
 SW_KERNEL(few_rows_matmul, std::span<const FewRowsProduct> products)
 
 /// log_z [R] f32 = log Σ exp over the columns of logits [R, V] f32.

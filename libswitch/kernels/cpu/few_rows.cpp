@@ -9,11 +9,23 @@
 #include "libswitch/base/parallel.h"
 #include "libswitch/kernels/cpu/elements.h"
 #include "libswitch/kernels/cpu/matmul_pack.h"
+#include "libswitch/kernels/cpu/matmul_panels.h"
 #include "libswitch/kernels/cpu/scratch.h"
 #include "libswitch/kernels/cpu/vector_math.h"
 
+namespace sw::kernels {
+
+Shape panels_shape(int64_t n, int64_t k, DType dtype) {
+  const int64_t stored_k = dtype == DType::bf16 ? (k + 1) / 2 * 2 : k;
+  return {(n + kFewRowsPanel - 1) / kFewRowsPanel, stored_k, kFewRowsPanel};
+}
+
+}  // namespace sw::kernels
+
 namespace sw::kernels::cpu {
 namespace {
+
+static_assert(kFewRowsPanel == kPanelColumns);
 
 // Eight floats in a register; memory need not be aligned. (AVX2 and FMA are the floor of all code.)
 using Vector = __m256;
@@ -63,14 +75,26 @@ inline void add_panel(const float* a, int64_t k_of_a, const W* panel, int64_t de
 // One product by address.
 struct Operands {
   int64_t rows = 0, n = 0, k = 0;
+  int64_t stored_k = 0;
   const float* a = nullptr;
+  const bf16* rounded = nullptr;  // a, where bf16 are multiplied
   const void* panels = nullptr;
   float* c = nullptr;
   DType type = DType::f32;
   int64_t panel_count() const { return (n + kFewRowsPanel - 1) / kFewRowsPanel; }
 };
 
-// Panels [begin, end) of a product.
+// Panels [begin, end) of a product, in vectors of AVX-512.
+template <class T>
+void multiply_wide(const Operands& x, const T* a, int64_t begin, int64_t end) {
+  const int64_t stride = words_of<T>(x.k) * kPanelColumns;
+  const int64_t column = begin * kPanelColumns;
+  multiply_panels<T>(x.rows, std::min(x.n, end * kPanelColumns) - column, x.k, a, x.k, false,
+                     static_cast<const uint32_t*>(x.panels) + begin * stride, stride, x.c + column,
+                     x.n, false);
+}
+
+// The same in vectors of AVX2; bf16 are widened.
 template <class W>
 void multiply_part(const Operands& x, int64_t begin, int64_t end) {
   // Rows of a panel that stay in the first-level cache while all rows of a meet them.
@@ -78,7 +102,7 @@ void multiply_part(const Operands& x, int64_t begin, int64_t end) {
   static thread_local Scratch scratch;
   float* sums = scratch.get<float>(x.rows * kFewRowsPanel);
   for (int64_t panel = begin; panel < end; ++panel) {
-    const W* w = static_cast<const W*>(x.panels) + panel * x.k * kFewRowsPanel;
+    const W* w = static_cast<const W*>(x.panels) + panel * x.stored_k * kFewRowsPanel;
     const int64_t step = x.rows <= 3 ? std::max<int64_t>(x.k, 1) : kDepth;
     for (int64_t p = 0; p == 0 || p < x.k; p += step) {
       const int64_t depth = std::min(step, x.k - p);
@@ -104,13 +128,11 @@ void multiply_part(const Operands& x, int64_t begin, int64_t end) {
 Operands checked(const FewRowsProduct& product) {
   constexpr const char* kWhere = "few_rows_matmul";
   const Tensor& panels = product.panels;
-  SW_CHECK(panels.defined() && panels.rank() == 3 && panels.size(2) == kFewRowsPanel &&
-               (panels.dtype() == DType::f32 || panels.dtype() == DType::bf16),
-           internal, "{}: panels: expected [*, K, {}] of f32 or bf16", kWhere, kFewRowsPanel);
+  SW_CHECK(panels.defined() && panels.rank() == 3, internal, "{}: panels expected", kWhere);
   Operands x;
-  x.rows = product.a.size(0), x.n = product.c.size(1), x.k = panels.size(1);
-  SW_CHECK(x.panel_count() == panels.size(0), internal, "{}: {} panels for {} columns", kWhere,
-           panels.size(0), x.n);
+  x.rows = product.a.size(0), x.n = product.c.size(1), x.k = product.a.size(1);
+  check_tensor(kWhere, "panels", panels, panels_shape(x.n, x.k, panels.dtype()), panels.dtype());
+  x.stored_k = panels.size(1);
   check_tensor(kWhere, "a", product.a, {x.rows, x.k}, DType::f32);
   check_tensor(kWhere, "c", product.c, {x.rows, x.n}, DType::f32);
   x.a = product.a.data<float>(), x.panels = panels.raw();
@@ -125,23 +147,39 @@ struct Part {
   int64_t begin, end;
 };
 
+void multiply_part(const Part& part) {
+  const Operands& x = *part.product;
+  if (x.type == DType::f32) {
+    // A single row is bound by memory either way.
+    if (has_panels<float>() && x.rows > 3) return multiply_wide(x, x.a, part.begin, part.end);
+    return multiply_part<float>(x, part.begin, part.end);
+  }
+  if (x.rounded != nullptr) return multiply_wide(x, x.rounded, part.begin, part.end);
+  multiply_part<bf16>(x, part.begin, part.end);
+}
+
 template <class W>
 void pack(const Tensor& b, bool transposed, Tensor& panels) {
   const int64_t n = b.size(transposed ? 0 : 1), k = b.size(transposed ? 1 : 0);
+  const int64_t stored_k = panels.size(1);
   const W* from = b.data<W>();
   W* all = panels.data<W>();
   parallel_for(panels.size(0), 1, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) {
-      W* to = all + panel * k * kFewRowsPanel;
+      W* to = all + panel * stored_k * kFewRowsPanel;
       const int64_t column = panel * kFewRowsPanel;
       const int64_t columns = std::min(kFewRowsPanel, n - column);
-      if (columns < kFewRowsPanel) std::fill_n(to, k * kFewRowsPanel, W{});
+      const W* at = from + (transposed ? column * k : column);
+      if (has_panels<W>()) {
+        pack_panels<W>(at, transposed ? k : n, transposed, k, columns,
+                       reinterpret_cast<uint32_t*>(to));
+        continue;
+      }
+      if (columns < kFewRowsPanel || stored_k > k) std::fill_n(to, stored_k * kFewRowsPanel, W{});
       if (transposed) {
-        pack_transposed(from + column * k, k, columns, k, to, kFewRowsPanel);
+        pack_transposed(at, k, columns, k, to, kFewRowsPanel);
       } else {
-        for (int64_t p = 0; p < k; ++p) {
-          std::copy_n(from + p * n + column, columns, to + p * kFewRowsPanel);
-        }
+        for (int64_t p = 0; p < k; ++p) std::copy_n(at + p * n, columns, to + p * kFewRowsPanel);
       }
     }
   });
@@ -155,8 +193,7 @@ void pack_columns(const Stream&, Tensor& panels, const Tensor& b, Transpose tran
            internal, "{}: b: expected a matrix of f32 or bf16", kWhere);
   const bool transposed = transpose_b == Transpose::yes;
   const int64_t n = b.size(transposed ? 0 : 1), k = b.size(transposed ? 1 : 0);
-  check_tensor(kWhere, "panels", panels,
-               {(n + kFewRowsPanel - 1) / kFewRowsPanel, k, kFewRowsPanel}, b.dtype());
+  check_tensor(kWhere, "panels", panels, panels_shape(n, k, b.dtype()), b.dtype());
   if (b.dtype() == DType::f32) {
     pack<float>(b, transposed, panels);
   } else {
@@ -168,12 +205,31 @@ void few_rows_matmul(const Stream&, std::span<const FewRowsProduct> products) {
   static thread_local std::vector<Operands> operands;
   static thread_local std::vector<Part> parts;
   operands.clear(), parts.clear();
-  int64_t total = 0;
+  int64_t total = 0, to_round = 0;
   for (const FewRowsProduct& product : products) {
     const Operands x = checked(product);
     if (x.rows == 0) continue;
     operands.push_back(x);
     total += x.n * x.k;
+    if (x.type == DType::bf16) to_round += x.rows * x.k;
+  }
+  if (to_round > 0 && has_panels<bf16>()) {
+    static thread_local Scratch scratch;
+    bf16* free = scratch.get<bf16>(to_round);
+    for (size_t i = 0; i < operands.size(); ++i) {
+      Operands& x = operands[i];
+      if (x.type != DType::bf16) continue;
+      if (i > 0 && operands[i - 1].a == x.a && operands[i - 1].rounded != nullptr) {
+        x.rounded = operands[i - 1].rounded;
+        continue;
+      }
+      const float* a = x.a;
+      bf16* to = free;
+#pragma omp simd
+      for (int64_t j = 0; j < x.rows * x.k; ++j) store(to, j, a[j]);
+      x.rounded = free;
+      free += x.rows * x.k;
+    }
   }
   // Parts of about equal numbers of weights, a few for each thread.
   constexpr int64_t kFewest = 1 << 14;
@@ -186,14 +242,7 @@ void few_rows_matmul(const Stream&, std::span<const FewRowsProduct> products) {
   }
   const Part* all = parts.data();
   parallel_for(static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const Operands& x = *all[i].product;
-      if (x.type == DType::f32) {
-        multiply_part<float>(x, all[i].begin, all[i].end);
-      } else {
-        multiply_part<bf16>(x, all[i].begin, all[i].end);
-      }
-    }
+    for (int64_t i = begin; i < end; ++i) multiply_part(all[i]);
   });
 }
 

@@ -153,7 +153,12 @@ inline __m512i words_at(const T* b, int64_t stride, int64_t k, int64_t p, __mmas
   }
 }
 
-// Up to kGroup rows of a [m, k] in blocks of kRows, missing rows of a block as zeros.
+// Rows that are multiplied together when `left` are.
+constexpr int64_t rows_at_once(int64_t left) {
+  return left > 8 ? kRows : left > 4 ? 8 : left > 1 ? 4 : 1;
+}
+
+// Up to kGroup rows of a [m, k] in blocks of kRows, missing rows of the last block as zeros.
 template <class T>
 void copy_rows(const T* a, int64_t stride, int64_t rows, int64_t k, uint32_t* blocks) {
   const int64_t words = words_of<T>(k);
@@ -162,7 +167,8 @@ void copy_rows(const T* a, int64_t stride, int64_t rows, int64_t k, uint32_t* bl
     to[words - 1] = 0;
     std::memcpy(to, a + r * stride, static_cast<size_t>(k) * sizeof(T));
   }
-  const int64_t end = (rows + kRows - 1) / kRows * kRows;
+  const int64_t whole = rows / kRows * kRows;
+  const int64_t end = rows > whole ? whole + rows_at_once(rows - whole) : rows;
   for (int64_t r = rows; r < end; ++r) std::fill_n(blocks + r * kRowStride, words, 0u);
 }
 
@@ -201,12 +207,11 @@ void multiply_groups(int64_t m, int64_t n, int64_t k, const T* a, int64_t stride
         if (to.rounded != nullptr) at.rounded += (group + r) * to.stride + j;
         const int64_t left = std::min(kRows, rows - r);
         const uint32_t* block = blocks + r * kRowStride;
-        if (left > 8) {
-          multiply_rows<T, 12, kTransposed>(words, block, panel, at, left, columns);
-        } else if (left > 4) {
-          multiply_rows<T, 8, kTransposed>(words, block, panel, at, left, columns);
-        } else {
-          multiply_rows<T, 4, kTransposed>(words, block, panel, at, left, columns);
+        switch (rows_at_once(left)) {
+          case 1: multiply_rows<T, 1, kTransposed>(words, block, panel, at, left, columns); break;
+          case 4: multiply_rows<T, 4, kTransposed>(words, block, panel, at, left, columns); break;
+          case 8: multiply_rows<T, 8, kTransposed>(words, block, panel, at, left, columns); break;
+          default: multiply_rows<T, 12, kTransposed>(words, block, panel, at, left, columns);
         }
       }
     }
