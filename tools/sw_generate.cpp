@@ -111,7 +111,7 @@ void declare(sw::OptionRegistry& r, Options& o) {
   r.add("expert-memory", &o.expert_memory)
       .value_name("BYTES")
       .at_least(0)
-      .default_text("half of what is free")
+      .default_text("half of what is left")
       .help("keep at most this much of the experts in memory")
       .details("But at least one expert. One rank only.");
   r.add("input-length", &o.input_length)
@@ -132,13 +132,23 @@ void declare(sw::OptionRegistry& r, Options& o) {
       .advanced();
 }
 
-// What the weights take; `kept`: bytes of experts that one rank keeps.
-void report_memory(const sw::ModelConfig& config, sw::DType dtype, std::optional<int64_t> kept) {
+// Bytes of the weights.
+struct WeightBytes {
   int64_t experts = 0, others = 0;
+};
+
+WeightBytes weight_bytes(const sw::ModelConfig& config, sw::DType dtype) {
+  WeightBytes bytes;
   for (const sw::ParameterSpec& spec : sw::parameter_specs(config)) {
     const int64_t width = sw::element_bytes(spec.master_only ? sw::DType::f32 : dtype);
-    (spec.expert() ? experts : others) += spec.elements() * width;
+    (spec.expert() ? bytes.experts : bytes.others) += spec.elements() * width;
   }
+  return bytes;
+}
+
+// `kept`: bytes of experts that one rank keeps.
+void report_memory(const WeightBytes& bytes, std::optional<int64_t> kept) {
+  const auto [experts, others] = bytes;
   std::string text = fmt::format("weights: {:.2f} GB", 1e-9 * static_cast<double>(others));
   if (experts > 0) {
     text += fmt::format(", experts {:.2f} GB", 1e-9 * static_cast<double>(experts));
@@ -303,8 +313,11 @@ int run(const Options& given, sw::ToolRun& tool) {
            "--expert-memory is for one rank; {} ranks hold their experts in memory", world.size());
   sw::log::info("{} | step {} | digest {}", reader.path().string(), reader.meta().step,
                 reader.digest());
-  const int64_t expert_memory = options.expert_memory.value_or(sw::available_memory() / 2);
-  report_memory(config, dtype, world.size() == 1 ? std::optional(expert_memory) : std::nullopt);
+  const WeightBytes bytes = weight_bytes(config, dtype);
+  // Half of what the other weights leave: they take half as much again while they are read.
+  const int64_t free = std::max<int64_t>(0, sw::available_memory() - bytes.others / 2 * 3);
+  const int64_t expert_memory = options.expert_memory.value_or(free / 2);
+  report_memory(bytes, world.size() == 1 ? std::optional(expert_memory) : std::nullopt);
   if (tool.common.dry_run) return 0;
 
   std::unique_ptr<sw::Model> model;

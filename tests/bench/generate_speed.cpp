@@ -115,7 +115,11 @@ int run(const Options& given, sw::ToolRun& tool) {
     return 0;
   }
   sw::Model model(config, sw::compute_dtype(options.dtype));
-  model.initialize(1);
+  for (auto& parameter : model.parameters()) {
+    const std::vector<float> values = draw_rows(parameter->spec(), 0, parameter->spec().shape[0]);
+    std::copy(values.begin(), values.end(), parameter->master().data<float>());
+    parameter->refresh(sw::Stream{});
+  }
   sw::Generator generator(model, options.generate);
   std::vector<std::vector<int32_t>> prompts;
   for (int64_t i = 0; i < options.generate.batch; ++i) {
