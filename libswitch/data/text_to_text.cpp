@@ -155,10 +155,15 @@ TokenizedPairs::TokenizedPairs(std::span<const TextPair> pairs, const Tokenizer&
     cut_targets_ += chunk.cut_targets;
     chunk = {};
   }
-  if (cut_inputs_ + cut_targets_ > 0) {
-    log::warn("{}: {} of {} inputs are longer than {} tokens and {} targets than {}, and are cut",
-              name, cut_inputs_, count, input_length, cut_targets_, target_length);
-  }
+  std::string cut;
+  const auto count_cut = [&](int64_t number, const char* side, int64_t length) {
+    if (number == 0) return;
+    cut += fmt::format("{}{} of {} {} to {} tokens", cut.empty() ? "" : ", ", number, count, side,
+                       length);
+  };
+  count_cut(cut_inputs_, "inputs", input_length);
+  count_cut(cut_targets_, "targets", target_length);
+  if (!cut.empty()) log::warn("{}: cut {}", name, cut);
 }
 
 Hash128 TokenizedPairs::hash() const {

@@ -29,6 +29,7 @@ struct Task::State {
   const TaskKind* kind = nullptr;
   std::string name, file;
   Examples examples;
+  std::vector<TextPair> true_referents;  // of WSC
 
   void require_labels(const char* use) const {
     if (examples.unlabelled_count == 0) return;
@@ -70,6 +71,10 @@ std::unique_ptr<Task> Task::open(const std::string& spec) {
   read_raw_file(state->file, kind,
                 [&](const RawRecord& record) { kind.cast(kind, record, state->examples); });
   SW_CHECK(!state->examples.pairs.empty(), corrupt, "{}: holds no examples", state->file);
+  const Examples& examples = state->examples;
+  for (size_t i = 0; kind.cast == cast_wsc && i < examples.pairs.size(); ++i) {
+    if (examples.references[i].label == 1) state->true_referents.push_back(examples.pairs[i]);
+  }
   return std::unique_ptr<Task>(new Task(std::move(state)));
 }
 
@@ -78,16 +83,13 @@ const std::string& Task::file() const { return state_->file; }
 const std::vector<TextPair>& Task::pairs() const { return state_->examples.pairs; }
 std::pair<int64_t, int64_t> Task::lengths() const { return state_->kind->lengths; }
 
-std::vector<TextPair> Task::training_pairs() const {
+const std::vector<TextPair>& Task::training_pairs() const {
   state_->require_labels("they cannot be trained on");
   if (state_->kind->cast != cast_wsc) return pairs();
-  std::vector<TextPair> out;
-  for (size_t i = 0; i < pairs().size(); ++i) {
-    if (state_->examples.references[i].label == 1) out.push_back(pairs()[i]);
-  }
-  SW_CHECK(!out.empty(), corrupt, "{}: none of {} referents is the right one: nothing to train on",
-           state_->file, pairs().size());
-  return out;
+  SW_CHECK(!state_->true_referents.empty(), corrupt,
+           "{}: none of {} referents is the right one: nothing to train on", state_->file,
+           pairs().size());
+  return state_->true_referents;
 }
 
 std::vector<std::pair<std::string, double>> Task::metrics(std::span<const std::string> answers,

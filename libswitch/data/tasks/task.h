@@ -38,7 +38,7 @@ class Task {
   const std::vector<TextPair>& pairs() const;
   /// What a model is tuned on: of WSC only the true referents. Throws corrupt when examples have
   /// no label.
-  std::vector<TextPair> training_pairs() const;
+  const std::vector<TextPair>& training_pairs() const;
   /// Metrics of one answer a pair, in percent, named as in the t5 library, the one that the task is
   /// known by first. Throws usage for another number of answers, corrupt when examples have no
   /// label.

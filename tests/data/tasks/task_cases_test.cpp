@@ -60,8 +60,8 @@ INSTANTIATE_TEST_SUITE_P(, TaskCases,
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(WscTask, IsTrainedOnTrueReferents) {
-  expect_pairs(Task::open("wsc:" + kFolder + "wsc.jsonl")->training_pairs(),
-               "wsc.train.expected.jsonl");
+  const auto task = Task::open("wsc:" + kFolder + "wsc.jsonl");
+  expect_pairs(task->training_pairs(), "wsc.train.expected.jsonl");
 }
 
 }  // namespace
