@@ -28,12 +28,12 @@ constexpr int64_t kMaxRows = int64_t{1} << 30;
 constexpr int64_t kMaxSteps = int64_t{1} << 32;  // times the rows, a number of 64 bits
 }  // namespace
 
-void declare_data_options(OptionRegistry& r, DataOptions& o) {
+void declare_data_options(OptionRegistry& r, DataOptions& o, const DataOptionUse& use) {
   r.group("data", "Data");
-  r.add("data", &o.data)
-      .value_name("FILE[=WEIGHT]")
+  Option& data = r.add("data", &o.data);
+  if (use.required) data.required();
+  data.value_name("FILE[=WEIGHT]")
       .completes_files()
-      .required()
       .help("token shard to train on; more than one are mixed; - is stdin")
       .details(
           "Without weights a source counts by its size. stdin is spooled into the run folder.");
@@ -50,7 +50,7 @@ void declare_data_options(OptionRegistry& r, DataOptions& o) {
       .unit("tokens")
       .default_text("what the input length gives")
       .help("decoder positions");
-  r.add("temperature", &o.temperature)
+  r.add(use.mixture_temperature, &o.temperature)
       .above(0)
       .advanced()
       .help("of the mixture of sources without weights")
@@ -73,11 +73,11 @@ void declare_data_options(OptionRegistry& r, DataOptions& o) {
       .help("SentencePiece model to keep in the checkpoints");
 }
 
-void declare_learning_options(OptionRegistry& r, LearningOptions& o) {
+void declare_learning_options(OptionRegistry& r, LearningOptions& o, int64_t least_steps) {
   r.group("train", "Training");
   r.add("steps", &o.steps)
       .value_name("N")
-      .range(1, kMaxSteps)
+      .range(least_steps, kMaxSteps)
       .required()
       .help("optimizer steps in all");
   r.add("max-tokens", &o.max_tokens)

@@ -29,7 +29,13 @@ struct DataOptions {
 
   DatasetOptions dataset_options(uint64_t seed) const;
 };
-void declare_data_options(OptionRegistry& registry, DataOptions& options);
+/// As sw-pretrain has them; a tool with another use for a name, or other data beside, says so.
+struct DataOptionUse {
+  bool required = true;
+  const char* mixture_temperature = "temperature";
+};
+void declare_data_options(OptionRegistry& registry, DataOptions& options,
+                          const DataOptionUse& use = {});
 
 /// How the model learns. Group "train".
 struct LearningOptions {
@@ -56,7 +62,8 @@ struct LearningOptions {
   OptimizerConfig optimizer_config() const;
   Schedule schedule_config() const;
 };
-void declare_learning_options(OptionRegistry& registry, LearningOptions& options);
+void declare_learning_options(OptionRegistry& registry, LearningOptions& options,
+                              int64_t least_steps = 1);
 
 /// What belongs to this run on this machine. Group "run".
 struct RunOptions {

@@ -12,20 +12,23 @@ namespace sw {
 namespace {
 
 // Where and for how long a run runs, what it reports: no bit of the weights depends on these. (Data
-// are compared by their manifest, not by their names.)
+// are compared by their manifest and teachers by their digest, not by their names.)
 const std::set<std::string_view> kFree = {"allow_changes",  "async_checkpoint",
+                                          "baseline",       "best",
                                           "check_replicas", "data",
                                           "device",         "eval_capacity_factor",
                                           "eval_data",      "eval_every",
-                                          "eval_tokens",    "hang_timeout",
+                                          "eval_task",      "eval_tokens",
+                                          "from",           "hang_timeout",
                                           "keep_last",      "log_every",
                                           "max_time",       "max_tokens",
                                           "mesh",           "on_spike",
                                           "preset",         "recompute",
                                           "resume",         "run",
                                           "save_every",     "shard_optimizer",
-                                          "steps",          "tensorboard",
-                                          "vocab"};
+                                          "steps",          "student",
+                                          "task",           "teacher",
+                                          "tensorboard",    "vocab"};
 
 // A run may be steered by these on purpose.
 const std::set<std::string_view> kSteering = {"aux_loss",

@@ -44,13 +44,14 @@ Trainer::Trainer(const TrainerConfig& config, Model& model, Optimizer& optimizer
       hooks_(std::move(hooks)) {
   config_.schedule.validate();
   config_.step.check_rows(objective.rows(), model.mesh().shape().data);
-  SW_CHECK(config_.steps > 0 || config_.max_tokens > 0, usage,
+  SW_CHECK(config_.steps > 0 || config_.max_tokens > 0 || config_.untrained, usage,
            "training has no end: give a number of steps or tokens");
   SW_CHECK(config_.keep_last >= 2, usage,
            "keep-last is {}, expected at least 2: the newest checkpoint may be the one being "
            "written when something fails",
            config_.keep_last);
   train_.seed = config_.step.seed;
+  step_ = config_.first_step;
 }
 
 void Trainer::resume(const CheckpointReader& reader) {
@@ -87,7 +88,7 @@ void Trainer::resume(const CheckpointReader& reader) {
 }
 
 bool Trainer::done() const {
-  return (config_.steps > 0 && step_ >= config_.steps) ||
+  return config_.untrained || (config_.steps > 0 && steps_done() >= config_.steps) ||
          (config_.max_tokens > 0 && tokens_ >= config_.max_tokens);
 }
 
@@ -146,7 +147,8 @@ void Trainer::take_batch(Batch& batch) {
 // Batches from the present step on.
 void Trainer::start_reading() {
   prefetcher_ = std::make_unique<Prefetcher>(
-      [this, part = model_.mesh().data_part(), ahead = passed_over_](int64_t step, Batch& batch) {
+      [this, part = model_.mesh().data_part(), ahead = passed_over_ - config_.first_step](
+          int64_t step, Batch& batch) {
         fault_at(FaultSite::data, step + 1);
         objective_.fill(step + ahead, part, batch);
       },
@@ -167,8 +169,8 @@ TrainOutcome Trainer::run(OutsideRequests& requests) {
   }
 
   // An evaluation that the last process did not get to.
-  bool evaluate_now = any_rank(writes() && step_ > 0 && (due(config_.eval_every) || done()) &&
-                               !metrics_->has_evaluation());
+  bool evaluate_now = any_rank(writes() && (steps_done() > 0 || config_.untrained) &&
+                               (due(config_.eval_every) || done()) && !metrics_->has_evaluation());
   for (;;) {
     try {
       if (evaluate_now) evaluate();
@@ -197,17 +199,17 @@ TrainOutcome Trainer::run(OutsideRequests& requests) {
   return TrainOutcome::finished;
 }
 
-bool Trainer::due(int64_t every) const { return every > 0 && step_ % every == 0; }
+bool Trainer::due(int64_t every) const { return every > 0 && steps_done() % every == 0; }
 
 bool Trainer::line_due() const {
   constexpr double kLineSeconds = 10;
-  if (step_ <= 10 || done()) return true;
+  if (steps_done() <= 10 || done()) return true;
   return config_.log_every > 0 ? due(config_.log_every) : since_line_.seconds() >= kLineSeconds;
 }
 
 void Trainer::plan_next_save() {
   const int64_t every = config_.save_every;
-  next_save_ = every > 0 ? (step_ / every + 1) * every : 0;
+  next_save_ = every > 0 ? config_.first_step + (steps_done() / every + 1) * every : 0;
 }
 
 void Trainer::train_one_step() {
@@ -219,7 +221,7 @@ void Trainer::train_one_step() {
   take_batch(batch_);
   const double wait = prefetcher_->wait_seconds() - waited;
   announce(TrainPhase::step);
-  const double rate = config_.schedule.at(step_);
+  const double rate = config_.schedule.at(steps_done());
   const StepResult result = training_step(
       model_, optimizer_, token_rows(batch_), step_, rate, config_.step,
       [this](Context& context, const Model& model, const ModelInput& input,
@@ -240,6 +242,7 @@ void Trainer::append_metrics(const nlohmann::ordered_json& line) {
 void Trainer::record(const StepResult& result, double rate, double seconds, double wait,
                      double in_collectives) {
   ++step_;
+  evaluations_.clear();
   tokens_ += result.tokens;
   train_.lr = rate;
   TrainMetrics metrics = train_metrics(step_, result);
@@ -294,13 +297,14 @@ void Trainer::count_skip(const StepResult& result) {
 
 LineFacts Trainer::line_facts() const {
   LineFacts facts;
-  facts.steps = config_.steps;
+  facts.steps = config_.steps > 0 ? config_.first_step + config_.steps : 0;
   if (committed_) facts.checkpoint_age = since_commit_.seconds();
-  if (config_.steps > 0) facts.eta = static_cast<double>(config_.steps - step_) * step_seconds_;
+  if (config_.steps > 0)
+    facts.eta = static_cast<double>(config_.steps - steps_done()) * step_seconds_;
   if (config_.max_tokens > 0 && tokens_ > 0) {
     const double left = static_cast<double>(std::max<int64_t>(config_.max_tokens - tokens_, 0));
     const double eta =
-        left * static_cast<double>(step_) / static_cast<double>(tokens_) * step_seconds_;
+        left * static_cast<double>(steps_done()) / static_cast<double>(tokens_) * step_seconds_;
     facts.eta = facts.eta < 0 ? eta : std::min(facts.eta, eta);
   }
   facts.memory_bytes = peak_resident_bytes();
@@ -323,13 +327,17 @@ void Trainer::log_step(const TrainMetrics& metrics) {
   log::info("{}", train_line(line, line_facts()));
 }
 
+void Trainer::note(const nlohmann::ordered_json& event) {
+  if (metrics_) append_metrics(event);
+}
+
 void Trainer::evaluate() {
   announce(TrainPhase::evaluation);
-  const std::vector<Evaluation> results = objective_.evaluate(model_, [this] { poll(); });
-  if (results.empty()) return;
+  evaluations_ = objective_.evaluate(model_, [this] { poll(); });
+  if (evaluations_.empty()) return;
   nlohmann::ordered_json last = {{"step", step_}, {"results", nlohmann::ordered_json::array()}};
   if (hooks_.before_log) hooks_.before_log();
-  for (const Evaluation& result : results) {
+  for (const Evaluation& result : evaluations_) {
     nlohmann::ordered_json json = to_json(result, step_);
     if (metrics_) append_metrics(json);
     log::info("{}", evaluation_line(result, step_));

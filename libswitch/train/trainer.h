@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "libswitch/base/timer.h"
 #include "libswitch/data/prefetcher.h"
@@ -29,6 +31,11 @@ struct TrainerConfig {
   // The run ends at whichever comes first; 0: no such limit.
   int64_t steps = 0;
   int64_t max_tokens = 0;  // real inputs and targets
+  /// No step at all: evaluation and a checkpoint of the weights as they begin.
+  bool untrained = false;
+  /// The number of the step that a run begins at, where it goes on counting from another's: the
+  /// schedule, the data and the limits above count from there.
+  int64_t first_step = 0;
   /// The process stops, with a checkpoint, in time to be done after so many seconds.
   double max_seconds = 0;
 
@@ -94,6 +101,10 @@ class Trainer {
   int64_t step() const { return step_; }
   int64_t tokens() const { return tokens_; }
   const Telemetry& telemetry() const { return telemetry_.telemetry(); }
+  /// Of the model as it is now; empty when nothing was evaluated since the last step.
+  const std::vector<Evaluation>& evaluations() const { return evaluations_; }
+  /// Adds an event's line to metrics.jsonl.
+  void note(const nlohmann::ordered_json& event);
 
  private:
   struct Interrupted {};
@@ -116,7 +127,9 @@ class Trainer {
   bool stop_wanted();
   void interrupt_if(bool stop);
   void start_reading();
-  DataPosition position(int64_t step) const { return objective_.position(step + passed_over_); }
+  DataPosition position(int64_t step) const {
+    return objective_.position(step - config_.first_step + passed_over_);
+  }
   void take_batch(Batch& batch);
   void train_one_step();
   void append_metrics(const nlohmann::ordered_json& line);
@@ -134,6 +147,7 @@ class Trainer {
   void compare_weights();
   void log_step(const TrainMetrics& metrics);
   LineFacts line_facts() const;
+  int64_t steps_done() const { return step_ - config_.first_step; }
   bool due(int64_t every) const;
   bool line_due() const;
   void plan_next_save();
@@ -165,6 +179,7 @@ class Trainer {
   TelemetryLog telemetry_;
   SpikeWatch spikes_;
   std::string last_evaluation_;
+  std::vector<Evaluation> evaluations_;
 
   // Attributes of a checkpoint.
   static constexpr const char* kSkipsAttribute = "consecutive_skips";

@@ -199,7 +199,7 @@ TrainOutcome run_training(TrainingJob& job, RunContext& context) {
   if (outcome == TrainOutcome::finished) {
     log::info("done: {} steps, {} tokens", trainer.step(),
               rough_count(static_cast<double>(trainer.tokens())));
-    job.finished(model, *objective);
+    job.finished(trainer, model, *objective);
   }
   return outcome;
 }

@@ -70,8 +70,8 @@ class TrainingJob {
   virtual void configure(TrainerConfig&) const {}
   /// The weights that a run begins with.
   virtual void initialize(Model& model, Optimizer& optimizer);
-  /// When all steps are done.
-  virtual void finished(const Model&, const Objective&) {}
+  /// When all steps are done and the last checkpoint is committed; on every rank alike.
+  virtual void finished(Trainer&, const Model&, const Objective&) {}
 };
 
 /// Trains to the end or until stopped. Options get their resolved values on the way.

@@ -11,6 +11,7 @@
 #include "libswitch/base/file.h"
 #include "libswitch/train/checkpoint_state.h"
 #include "libswitch/train/evaluation.h"
+#include "tests/support/tool_case.h"
 #include "tests/support/training_case.h"
 
 namespace sw {
@@ -19,6 +20,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::message_of;
+using testing::with;
 
 class PretrainRun : public testing::TrainingTest {
  protected:
@@ -42,28 +44,10 @@ class PretrainRun : public testing::TrainingTest {
   // What sw-pretrain does with these arguments.
   TrainOutcome pretrain_with(std::vector<std::string> args, PretrainOptions* resolved = nullptr) {
     PretrainOptions options;
-    OptionRegistry registry;
-    declare_pretrain_options(registry, options);
-    parse(registry, args);
-    log::Config log;
-    log.level = log::Level::error;
-    RunContext context{process_world(), registry, "sw-pretrain", args, log, false, {}};
-    const TrainOutcome outcome = pretrain(options, context);
+    const TrainOutcome outcome =
+        testing::call_tool(&declare_pretrain_options, &pretrain, args, options);
     if (resolved != nullptr) *resolved = options;
     return outcome;
-  }
-  static void parse(OptionRegistry& registry, std::vector<std::string> args) {
-    args.insert(args.begin(), "sw-pretrain");
-    std::vector<const char*> argv;
-    for (const std::string& argument : args) argv.push_back(argument.c_str());
-    registry.parse_command_line(static_cast<int>(argv.size()), argv.data());
-    registry.apply_presets();
-    registry.check_required();
-  }
-  static std::vector<std::string> with(std::vector<std::string> args,
-                                       const std::vector<std::string>& more) {
-    args.insert(args.end(), more.begin(), more.end());
-    return args;
   }
   std::string digest(const std::string& run) const {
     return open_checkpoint(path(run).string()).digest();
@@ -222,12 +206,9 @@ TEST_F(PretrainRun, ItsEvaluationIsThatOfTheCheckpoint) {
 
 TEST_F(PretrainRun, ThePlanCountsTheCheckpointToAFewPercent) {
   PretrainOptions options;
-  OptionRegistry registry;
-  declare_pretrain_options(registry, options);
   const auto args = with(arguments("a"), {"--d-model", "64", "--d-ff", "256"});
-  parse(registry, args);
-  RunContext context{process_world(), registry, "sw-pretrain", args, {}, false, {}};
-  const TrainingPlan plan = plan_pretraining(options, context);
+  const TrainingPlan plan =
+      testing::call_tool(&declare_pretrain_options, &plan_pretraining, args, options);
   EXPECT_FALSE(std::filesystem::exists(path("a")));
   pretrain_with(args);
   const auto bytes = std::filesystem::file_size(path("a") / "checkpoints/step-000000006.h5");

@@ -1,0 +1,334 @@
+#include "libswitch/train/distill_run.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "libswitch/base/error.h"
+#include "libswitch/io/checkpoint_folder.h"
+#include "libswitch/train/checkpoint_state.h"
+#include "libswitch/train/inherit.h"
+#include "libswitch/train/student_weights.h"
+#include "libswitch/train/training_shards.h"
+
+namespace sw {
+namespace {
+
+// Attributes of a student's checkpoints.
+constexpr const char* kTeacherDigest = "teacher_digest";
+constexpr const char* kTeacherParameters = "teacher_params_total";
+
+class DistillationJob final : public TrainingJob {
+ public:
+  DistillationJob(DistillOptions& options, OptionRegistry& registry)
+      : options_(options), registry_(registry) {
+    choose_sparsity();
+  }
+
+  LearningOptions& learning() override { return options_.learning; }
+  RunOptions& run() override { return options_.run; }
+  std::shared_ptr<void> declare(OptionRegistry& registry) const override {
+    auto options = std::make_shared<DistillOptions>();
+    declare_distill_options(registry, *options);
+    return options;
+  }
+  void take_in(const std::filesystem::path& folder) override { spool_stdin(options_.data, folder); }
+  void check_plannable() const override { check_stdin_spooled(options_.data, options_.run.run); }
+  PreparedRun prepare(int64_t ranks, const CheckpointReader* before) override;
+  std::string tokenizer() override;
+  std::unique_ptr<Objective> make_objective(const Mesh& mesh) override;
+  void configure(TrainerConfig& config) const override {
+    config.untrained = options_.learning.steps == 0;
+  }
+  void initialize(Model& model, Optimizer& optimizer) override;
+  void finished(Trainer& trainer, const Model& model, const Objective& objective) override;
+
+ private:
+  void choose_sparsity();
+  void open_teacher();
+  void inherit();
+  void check_student(const ModelConfig& student) const;
+  void check_digest(const CheckpointReader& before) const;
+  KeptExperts kept_experts(const Mesh& mesh);
+  std::vector<RouterStatistics> measure_usage(const Model& teacher, const Objective& data) const;
+
+  DistillOptions& options_;
+  OptionRegistry& registry_;
+  std::optional<CheckpointReader> teacher_, student_;
+  ModelConfig teacher_config_;
+  TrainingShards shards_;
+  const DistillationObjective* objective_ = nullptr;  // the trainer's
+};
+
+// A student is dense unless experts are asked for: a preset's count is the teacher's.
+void DistillationJob::choose_sparsity() {
+  SW_CHECK(options_.student.empty() || options_.model.preset.empty(), usage,
+           "--student and --preset are both given; a student is a checkpoint or made anew");
+  SW_CHECK(options_.student.empty() || options_.keep_experts == 0, usage,
+           "--keep-experts chooses experts of the teacher, but --student has its own");
+  Option& experts = *registry_.find("experts");
+  const bool given = experts.origin().source > Source::preset;
+  if (options_.keep_experts > 0) {
+    SW_CHECK(!given || options_.model.config.experts == options_.keep_experts, usage,
+             "--experts is {}, but --keep-experts {}; leave --experts out",
+             options_.model.config.experts, options_.keep_experts);
+    SW_CHECK(options_.init == "teacher", usage,
+             "--keep-experts takes experts of the teacher; it does not go with --init {}",
+             options_.init);
+    experts.assign({options_.keep_experts}, Source::preset, "--keep-experts");
+  } else if (!given && options_.student.empty()) {
+    experts.assign({int64_t{0}}, Source::preset, "the dense student");
+  }
+}
+
+void DistillationJob::open_teacher() {
+  SW_CHECK(!options_.teacher.empty(), usage,
+           "--teacher is missing; give a checkpoint or a run folder");
+  teacher_.emplace(open_checkpoint(options_.teacher.string()));
+  teacher_config_ = model_config(*teacher_);
+  if (teacher_config_.vocab_size == 0) {
+    teacher_config_.vocab_size = teacher_->entry("/model/shared/embedding").shape[0];
+  }
+}
+
+void DistillationJob::inherit() {
+  if (!options_.student.empty()) {
+    student_.emplace(open_checkpoint(options_.student.string()));
+    inherit_model_options(registry_, *student_, Inherit::same_model);
+    return;
+  }
+  const bool named = !options_.model.preset.empty();
+  inherit_model_options(registry_, *teacher_, named ? Inherit::vocabulary : Inherit::all,
+                        [](const std::string& key) { return key == "preset"; });
+}
+
+void DistillationJob::check_student(const ModelConfig& student) const {
+  const std::string file = teacher_->path().string();
+  SW_CHECK(student.vocab_size == teacher_config_.vocab_size, corrupt,
+           "{}: the teacher's vocabulary has {} rows, the student's {}; they have to be the same",
+           file, teacher_config_.vocab_size, student.vocab_size);
+  const Conventions &a = teacher_config_.conventions, &b = student.conventions;
+  SW_CHECK(a.mask_target_padding == b.mask_target_padding && a.loss_mean == b.loss_mean, usage,
+           "--conventions: the student follows {}, {} follows {}, which masks padding or counts "
+           "targets otherwise; give --conventions {}",
+           b.name, file, a.name, a.name);
+}
+
+void DistillationJob::check_digest(const CheckpointReader& before) const {
+  const auto& attributes = before.meta().attributes;
+  const auto it = attributes.find(kTeacherDigest);
+  const auto* digest = it == attributes.end() ? nullptr : std::get_if<std::string>(&it->second);
+  SW_CHECK(
+      digest != nullptr && *digest == teacher_->digest(), usage,
+      "--teacher {}: {} was distilled from another teacher (digest {}, now {}); give that one, "
+      "or start another run with --run",
+      teacher_->path().string(), before.path().string(), digest == nullptr ? "none" : *digest,
+      teacher_->digest());
+}
+
+PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* before) {
+  open_teacher();
+  if (before != nullptr) {
+    check_digest(*before);
+  } else {
+    inherit();
+  }
+  PreparedRun out;
+  SW_CHECK(!options_.data.data.empty(), usage,
+           "--data is missing; give token shards of the teacher's vocabulary");
+  const int64_t experts =
+      std::gcd(options_.model.resolve().experts, teacher_config_.experts);  // gcd(0, n) is n
+  out.machine = settle_machine(options_.learning, options_.run, ranks, experts);
+  shards_ = open_training_shards(options_.data, options_.learning.seed, options_.run.run,
+                                 vocabulary_of(*teacher_), "the teacher");
+  out.model = options_.model.resolve();
+  check_student(out.model);
+  out.preset = options_.model.preset;
+  out.input_length = shards_.dataset->input_length();
+  out.target_length = shards_.dataset->target_length();
+  out.train_examples = shards_.windows();
+  out.train_tokens = shards_.dataset->tokens();
+  out.attributes[kVocabularyAttribute] = shards_.vocabulary;
+  out.attributes[kTeacherDigest] = teacher_->digest();
+  out.attributes[kTeacherParameters] = count_parameters(teacher_config_).total;
+  out.frozen.push_back(teacher_config_);
+  return out;
+}
+
+std::string DistillationJob::tokenizer() {
+  const std::string& own = teacher_->meta().tokenizer;
+  if (!own.empty() && options_.data.vocab.empty()) return own;
+  return shard_tokenizer(shards_.first_shard, options_.data.vocab);
+}
+
+std::unique_ptr<Objective> DistillationJob::make_objective(const Mesh& mesh) {
+  auto data =
+      std::make_unique<PretrainingObjective>(std::move(shards_.dataset), options_.learning.seed,
+                                             options_.learning.batch, std::move(shards_.eval_sets));
+  auto teacher = std::make_unique<Model>(frozen(teacher_config_),
+                                         compute_dtype(options_.learning.dtype), Device{}, mesh);
+  read_weights(*teacher_, *teacher);
+  const ParameterCount count = count_parameters(teacher_config_);
+  log::info("teacher {} | {} parameters, {} active | digest {}", teacher_->path().string(),
+            rough_count(static_cast<double>(count.total)),
+            rough_count(static_cast<double>(count.active)), teacher_->digest());
+  auto objective =
+      std::make_unique<DistillationObjective>(std::move(data), std::move(teacher), options_.mix);
+  objective_ = objective.get();
+  return objective;
+}
+
+// Choices of the teacher's routers on the first rows of the training data, all ranks together.
+std::vector<RouterStatistics> DistillationJob::measure_usage(const Model& teacher,
+                                                             const Objective& data) const {
+  std::vector<RouterStatistics> layers;
+  const int64_t steps = std::max<int64_t>(1, options_.usage_rows / data.rows());
+  Batch batch;
+  for (int64_t step = 0; step < steps; ++step) {
+    data.fill(step, teacher.mesh().data_part(), batch);
+    const StepResult result = evaluate_batch(teacher, token_rows(batch));
+    layers.resize(result.layers.size());
+    for (size_t i = 0; i < layers.size(); ++i) layers[i].merge(result.layers[i]);
+  }
+  for (RouterStatistics& layer : layers) {
+    for (int64_t& chosen : layer.chosen) {
+      chosen = teacher.mesh().data().all_reduce_value(chosen, ReduceOp::sum);
+    }
+  }
+  return layers;
+}
+
+KeptExperts DistillationJob::kept_experts(const Mesh&) {
+  if (options_.keep_experts == 0) return {};
+  const KeptExperts kept =
+      options_.expert_usage == "telemetry"
+          ? most_used_experts(*teacher_, options_.keep_experts)
+          : most_used_experts(measure_usage(objective_->teacher(), *objective_),
+                              options_.keep_experts);
+  for (const auto& [layer, experts] : kept) {
+    log::info("{}: keeps experts {}", layer, fmt::join(experts, " "));
+  }
+  return kept;
+}
+
+void DistillationJob::initialize(Model& model, Optimizer&) {
+  if (student_) {
+    read_weights(*student_, model);
+  } else if (options_.init == "fresh") {
+    model.initialize(options_.learning.seed);
+  } else {
+    const CopiedWeights copied = initialize_from_teacher(
+        model, *teacher_, kept_experts(model.mesh()), options_.learning.seed);
+    log::info("the student begins with {} tensors of the teacher and {} of its own", copied.tensors,
+              copied.fresh);
+  }
+}
+
+// "kept 31.2 % of the teacher's gain".
+std::string kept_text(double share) {
+  return std::isnan(share) ? "the teacher gains nothing over the baseline"
+                           : fmt::format("kept {:.1f} % of the teacher's gain", 100 * share);
+}
+
+void DistillationJob::finished(Trainer& trainer, const Model& model, const Objective& objective) {
+  const std::vector<Evaluation> student =
+      trainer.evaluations().empty() ? objective.evaluate(model, {}) : trainer.evaluations();
+  const double size = static_cast<double>(count_parameters(model.config()).total);
+  const double compression =
+      1 - size / static_cast<double>(count_parameters(teacher_config_).total);
+  if (student.empty()) {
+    log::info("compression {:.1f} % | give --eval-data to compare student and teacher",
+              100 * compression);
+    return;
+  }
+  const std::vector<Evaluation> teacher = objective.evaluate(objective_->teacher(), {});
+  std::vector<Evaluation> baseline;
+  if (!options_.baseline.empty()) {
+    const CheckpointReader reader = open_checkpoint(options_.baseline.string());
+    SW_CHECK(vocabulary_of(reader) == vocabulary_of(*teacher_), corrupt,
+             "--baseline {}: has another vocabulary than the teacher; its figures do not compare",
+             reader.path().string());
+    baseline = objective.evaluate(*load_model(reader, model.compute(), model.mesh()), {});
+  }
+  for (size_t i = 0; i < student.size(); ++i) {
+    nlohmann::ordered_json event = event_json("distilled", trainer.step());
+    event["data"] = student[i].data;
+    event["teacher"] = teacher[i].neg_log_perplexity;
+    event["student"] = student[i].neg_log_perplexity;
+    event["compression"] = compression;
+    std::string text = fmt::format("{} | teacher {:.4f} | student {:.4f}", student[i].data,
+                                   teacher[i].neg_log_perplexity, student[i].neg_log_perplexity);
+    if (!baseline.empty()) {
+      const double base = baseline[i].neg_log_perplexity;
+      const double share =
+          share_kept(base, student[i].neg_log_perplexity, teacher[i].neg_log_perplexity);
+      event["baseline"] = base;
+      event["share_kept"] = share;  // null when it is not a number
+      text += fmt::format(" | baseline {:.4f} | {}", base, kept_text(share));
+    }
+    log::info("{} | compression {:.1f} %", text, 100 * compression);
+    trainer.note(event);
+  }
+}
+
+}  // namespace
+
+double share_kept(double baseline, double student, double teacher) {
+  const double gain = teacher - baseline;
+  return gain > 0 ? (student - baseline) / gain : std::nan("");
+}
+
+void declare_distill_options(OptionRegistry& r, DistillOptions& o) {
+  r.group("distill", "Distillation");
+  r.add("teacher", &o.teacher)
+      .value_name("CHECKPOINT")
+      .required()
+      .help("whom the student learns from: a .h5 file or a run folder");
+  r.add("student", &o.student)
+      .value_name("CHECKPOINT")
+      .default_text("made anew: --preset, or the teacher's dense twin")
+      .help("a student that goes on learning");
+  r.add("baseline", &o.baseline)
+      .value_name("CHECKPOINT")
+      .help("a model without a teacher, for the share of the teacher's gain");
+  r.add("soft-weight", &o.mix.soft_weight)
+      .range(0, 1)
+      .help("weight of the teacher's distribution; the labels have the rest");
+  r.add("temperature", &o.mix.temperature).above(0).help("that both distributions are softened by");
+  r.add_choice("init", &o.init, {"teacher", "fresh"})
+      .help("where the student's weights begin; teacher: all that is no expert")
+      .details(
+          "Embeddings, attention, norms, relative biases and dense feed-forward layers are copied "
+          "by name; feed-forward layers in place of experts are drawn anew.");
+  r.add("keep-experts", &o.keep_experts)
+      .at_least(0)
+      .default_text("a dense student")
+      .help("make a sparse student of the N most used experts of each layer")
+      .details(
+          "Their weights and the routers' columns are copied too. With --steps 0 that is all: the "
+          "teacher pruned to what its data use.");
+  r.add_choice("expert-usage", &o.expert_usage, {"data", "telemetry"})
+      .advanced()
+      .help("what --keep-experts goes by: the given data, or the teacher's own training");
+  r.add("usage-rows", &o.usage_rows)
+      .at_least(1)
+      .unit("rows")
+      .advanced()
+      .help("of the given data that the usage is measured on");
+  declare_model_options(r, o.model);
+  declare_data_options(r, o.data, {false, "mixture-temperature"});
+  declare_learning_options(r, o.learning, 0);
+  declare_run_options(r, o.run);
+}
+
+TrainOutcome distill(DistillOptions& options, RunContext& context) {
+  DistillationJob job(options, context.registry);
+  return run_training(job, context);
+}
+
+TrainingPlan plan_distillation(DistillOptions& options, RunContext& context) {
+  DistillationJob job(options, context.registry);
+  return plan_training(job, context);
+}
+
+}  // namespace sw

@@ -1,0 +1,37 @@
+// A distillation from its options: a teacher's checkpoint, a student, shards.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "libswitch/train/distillation.h"
+#include "libswitch/train/options.h"
+#include "libswitch/train/training_run.h"
+
+namespace sw {
+
+struct DistillOptions {
+  std::filesystem::path teacher, student, baseline;
+  DistillationConfig mix;
+  std::string init = "teacher";       // teacher, fresh
+  int64_t keep_experts = 0;           // 0: a student without the teacher's experts
+  std::string expert_usage = "data";  // data, telemetry
+  int64_t usage_rows = 256;           // rows that the usage is measured on
+  ModelOptions model;
+  DataOptions data;
+  LearningOptions learning;
+  RunOptions run;
+};
+void declare_distill_options(OptionRegistry& registry, DistillOptions& options);
+
+/// Trains to the end or until stopped, then compares student, teacher and baseline on what
+/// --eval-data holds. Options get their resolved values on the way.
+TrainOutcome distill(DistillOptions& options, RunContext& context);
+/// What distill() would do, without creating anything.
+TrainingPlan plan_distillation(DistillOptions& options, RunContext& context);
+
+/// Share of the teacher's gain over the baseline that the student keeps (Fedus et al. 2022, table
+/// 6); NaN where the teacher gains nothing.
+double share_kept(double baseline, double student, double teacher);
+
+}  // namespace sw
