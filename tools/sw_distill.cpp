@@ -20,8 +20,9 @@ sw::ToolDescription describe() {
       "computed as it goes, without dropout and jitter. By default it is the teacher's dense twin "
       "and begins with all of the teacher's weights that are no expert's. It prints the path of "
       "every checkpoint it commits; in the end the log compares student, teacher and --baseline on "
-      "--eval-data: negative log perplexity, share of the teacher's gain that is kept, compression "
-      "of the parameters.";
+      "--eval-data or --eval-task: negative log perplexity and metrics, share of the teacher's "
+      "gain "
+      "that is kept, compression of the parameters.";
   sw::describe_training(tool);
   tool.see_also = {"sw-pretrain(1)", "sw-eval(1)", "sw-inspect-router(1)", "switch-checkpoint(5)"};
   return tool;

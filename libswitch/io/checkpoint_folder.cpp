@@ -53,10 +53,10 @@ std::vector<CheckpointFile> list_files(const fs::path& folder, std::string_view 
   return files;
 }
 
-// The file that `folder`/latest points at, or none.
-std::optional<fs::path> latest_target(const fs::path& folder) {
+// The file that `folder`/`name` points at, or none.
+std::optional<fs::path> link_target(const fs::path& folder, const char* name) {
   std::error_code error;
-  const fs::path link = folder / "latest";
+  const fs::path link = folder / name;
   if (!fs::is_symlink(link, error)) return std::nullopt;
   const fs::path target = fs::read_symlink(link, error);
   if (error || target.empty()) return std::nullopt;
@@ -89,7 +89,7 @@ std::string checkpoint_fault(const fs::path& file) {
 fs::path resolve_checkpoint(const fs::path& path) {
   std::error_code error;
   if (!fs::is_directory(path, error)) return path;
-  if (const auto target = latest_target(path)) {
+  if (const auto target = link_target(path, "latest")) {
     const std::string fault = checkpoint_fault(*target);
     if (fault.empty()) return *target;
     log::warn("{}: passed over: {}", (path / "latest").string(), fault);
@@ -102,9 +102,10 @@ fs::path resolve_checkpoint(const fs::path& path) {
   fail(ErrorKind::missing, "{}: no whole checkpoint (step-*.h5) in this folder", path.string());
 }
 
-void set_latest(const fs::path& run_folder, const fs::path& file) {
-  const fs::path link = run_folder / "latest";
-  const fs::path temporary = run_folder / "latest.tmp";
+void set_checkpoint_link(const fs::path& run_folder, const std::string& name,
+                         const fs::path& file) {
+  const fs::path link = run_folder / name;
+  const fs::path temporary = run_folder / (name + ".tmp");
   std::error_code error;
   const fs::path target = fs::relative(file, run_folder, error);
   SW_CHECK(!error && !target.empty(), io, "{}: cannot be reached from {}: {}", file.string(),
@@ -124,7 +125,7 @@ void set_latest(const fs::path& run_folder, const fs::path& file) {
 std::vector<fs::path> keep_last(const fs::path& folder, int64_t n) {
   SW_CHECK(n >= 1, usage, "keep last: expected at least 1 checkpoint, got {}", n);
   std::vector<fs::path> removed;
-  const auto latest = latest_target(folder);
+  const auto latest = link_target(folder, "latest"), best = link_target(folder, "best");
   int64_t whole = 0;
   // Damaged files count for nothing: only behind n whole ones is anything removed.
   for (const CheckpointFile& file : list_checkpoints(folder)) {
@@ -134,6 +135,7 @@ std::vector<fs::path> keep_last(const fs::path& folder, int64_t n) {
     }
     std::error_code error;
     if (latest && fs::equivalent(*latest, file.path, error)) continue;
+    if (best && fs::equivalent(*best, file.path, error)) continue;
     remove_file(file.path);
     removed.push_back(file.path);
   }

@@ -1,4 +1,5 @@
-// The checkpoints of a run folder: names, the newest good one, retention, the `latest` link.
+// The checkpoints of a run folder: names, the newest good one, retention, the links `latest` and
+// `best`.
 #pragma once
 
 #include <cstdint>
@@ -29,11 +30,14 @@ std::string checkpoint_fault(const std::filesystem::path& file);
 /// with a warning). Throws missing when there is none.
 std::filesystem::path resolve_checkpoint(const std::filesystem::path& path);
 
-/// Points `run_folder`/latest at `file` by a relative link that is replaced atomically.
-void set_latest(const std::filesystem::path& run_folder, const std::filesystem::path& file);
+/// Points `run_folder`/`name` (latest, best) at `file` by a relative link that is replaced
+/// atomically.
+void set_checkpoint_link(const std::filesystem::path& run_folder, const std::string& name,
+                         const std::filesystem::path& file);
 
 /// Keeps the `n` newest whole checkpoints of list_checkpoints(folder) and removes what is older;
-/// never the newest whole one nor the target of `latest`. n >= 1. Returns what was removed.
+/// never the newest whole one nor the targets of `latest` and `best`. n >= 1. Returns what was
+/// removed.
 std::vector<std::filesystem::path> keep_last(const std::filesystem::path& folder, int64_t n);
 
 /// Removes step-*.h5.tmp that a killed save left behind. To be called when no save is under way.

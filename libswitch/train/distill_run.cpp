@@ -48,15 +48,19 @@ class DistillationJob final : public TrainingJob {
   void open_teacher();
   void inherit();
   void check_student(const ModelConfig& student) const;
+  void open_shards(PreparedRun& out);
+  void open_tasks(PreparedRun& out);
   void check_digest(const CheckpointReader& before) const;
   KeptExperts kept_experts(const Mesh& mesh);
   std::vector<RouterStatistics> measure_usage(const Model& teacher, const Objective& data) const;
 
   DistillOptions& options_;
   OptionRegistry& registry_;
-  std::optional<CheckpointReader> teacher_, student_;
+  std::optional<CheckpointReader> teacher_, student_, baseline_;
   ModelConfig teacher_config_;
   TrainingShards shards_;
+  std::optional<Tokenizer> tokenizer_;  // with tasks
+  TrainingTasks tasks_;
   const DistillationObjective* objective_ = nullptr;  // the trainer's
 };
 
@@ -86,6 +90,12 @@ void DistillationJob::open_teacher() {
            "--teacher is missing; give a checkpoint or a run folder");
   teacher_.emplace(open_checkpoint(options_.teacher.string()));
   teacher_config_ = model_config(*teacher_);
+  if (!options_.baseline.empty()) {
+    baseline_.emplace(open_checkpoint(options_.baseline.string()));
+    SW_CHECK(vocabulary_of(*baseline_) == vocabulary_of(*teacher_), corrupt,
+             "--baseline {}: has another vocabulary than the teacher; its figures do not compare",
+             baseline_->path().string());
+  }
   if (teacher_config_.vocab_size == 0) {
     teacher_config_.vocab_size = teacher_->entry("/model/shared/embedding").shape[0];
   }
@@ -122,8 +132,38 @@ void DistillationJob::check_digest(const CheckpointReader& before) const {
       digest != nullptr && *digest == teacher_->digest(), usage,
       "--teacher {}: {} was distilled from another teacher (digest {}, now {}); give that one, "
       "or start another run with --run",
-      teacher_->path().string(), before.path().string(), digest == nullptr ? "none" : *digest,
+      teacher_->path().string(), before.path().string(), digest != nullptr ? *digest : "none",
       teacher_->digest());
+}
+
+void DistillationJob::open_shards(PreparedRun& out) {
+  SW_CHECK(!options_.data.data.empty(), usage,
+           "--data is missing; give token shards of the teacher's vocabulary, or --task");
+  SW_CHECK(options_.task.eval_tasks.empty(), usage, "--eval-task goes with --task");
+  int64_t& input_length = options_.data.input_length;
+  if (input_length == 0) input_length = DataOptions().input_length;
+  shards_ = open_training_shards(options_.data, options_.learning.seed, options_.run.run,
+                                 vocabulary_of(*teacher_), "the teacher");
+  out.input_length = shards_.dataset->input_length();
+  out.target_length = shards_.dataset->target_length();
+  out.train_examples = shards_.windows();
+  out.train_tokens = shards_.dataset->tokens();
+  out.attributes[kVocabularyAttribute] = shards_.vocabulary;
+}
+
+void DistillationJob::open_tasks(PreparedRun& out) {
+  SW_CHECK(options_.data.data.empty() && options_.data.eval_data.empty(), usage,
+           "--data and --task are both given; a student learns from one of them");
+  tokenizer_.emplace(task_tokenizer(*teacher_, options_.data.vocab.string()));
+  options_.task.input_length = options_.data.input_length;
+  options_.task.target_length = options_.data.target_length;
+  tasks_ = open_training_tasks(options_.task, *tokenizer_, options_.learning.seed);
+  out.input_length = tasks_.dataset->input_length();
+  out.target_length = tasks_.dataset->target_length();
+  out.train_examples = tasks_.rows();
+  out.train_tokens = tasks_.tokens();
+  const auto& sha256 = tokenizer_->sha256();
+  out.attributes[kVocabularyAttribute] = to_hex(sha256.data(), sha256.size());
 }
 
 PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* before) {
@@ -133,22 +173,20 @@ PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* befo
   } else {
     inherit();
   }
+  SW_CHECK(options_.keep_experts == 0 || teacher_config_.experts > 0, usage,
+           "--keep-experts: {} has no experts", teacher_->path().string());
   PreparedRun out;
-  SW_CHECK(!options_.data.data.empty(), usage,
-           "--data is missing; give token shards of the teacher's vocabulary");
   const int64_t experts =
       std::gcd(options_.model.resolve().experts, teacher_config_.experts);  // gcd(0, n) is n
   out.machine = settle_machine(options_.learning, options_.run, ranks, experts);
-  shards_ = open_training_shards(options_.data, options_.learning.seed, options_.run.run,
-                                 vocabulary_of(*teacher_), "the teacher");
   out.model = options_.model.resolve();
   check_student(out.model);
   out.preset = options_.model.preset;
-  out.input_length = shards_.dataset->input_length();
-  out.target_length = shards_.dataset->target_length();
-  out.train_examples = shards_.windows();
-  out.train_tokens = shards_.dataset->tokens();
-  out.attributes[kVocabularyAttribute] = shards_.vocabulary;
+  if (options_.task.tasks.empty()) {
+    open_shards(out);
+  } else {
+    open_tasks(out);
+  }
   out.attributes[kTeacherDigest] = teacher_->digest();
   out.attributes[kTeacherParameters] = count_parameters(teacher_config_).total;
   out.frozen.push_back(teacher_config_);
@@ -156,17 +194,24 @@ PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* befo
 }
 
 std::string DistillationJob::tokenizer() {
+  if (tokenizer_) return tokenizer_->model_bytes();
   const std::string& own = teacher_->meta().tokenizer;
   if (!own.empty() && options_.data.vocab.empty()) return own;
   return shard_tokenizer(shards_.first_shard, options_.data.vocab);
 }
 
 std::unique_ptr<Objective> DistillationJob::make_objective(const Mesh& mesh) {
-  auto data =
-      std::make_unique<PretrainingObjective>(std::move(shards_.dataset), options_.learning.seed,
-                                             options_.learning.batch, std::move(shards_.eval_sets));
-  auto teacher = std::make_unique<Model>(frozen(teacher_config_),
-                                         compute_dtype(options_.learning.dtype), Device{}, mesh);
+  const LearningOptions& learning = options_.learning;
+  std::unique_ptr<Objective> data;
+  if (tokenizer_) {
+    data = std::make_unique<TaskObjective>(std::move(tasks_.dataset), learning.seed, learning.batch,
+                                           std::move(tasks_.evaluations));
+  } else {
+    data = std::make_unique<PretrainingObjective>(std::move(shards_.dataset), learning.seed,
+                                                  learning.batch, std::move(shards_.eval_sets));
+  }
+  auto teacher = std::make_unique<Model>(frozen(teacher_config_), compute_dtype(learning.dtype),
+                                         Device{}, mesh);
   read_weights(*teacher_, *teacher);
   const ParameterCount count = count_parameters(teacher_config_);
   log::info("teacher {} | {} parameters, {} active | digest {}", teacher_->path().string(),
@@ -224,10 +269,35 @@ void DistillationJob::initialize(Model& model, Optimizer&) {
   }
 }
 
-// "kept 31.2 % of the teacher's gain".
-std::string kept_text(double share) {
-  return std::isnan(share) ? "the teacher gains nothing over the baseline"
-                           : fmt::format("kept {:.1f} % of the teacher's gain", 100 * share);
+// What an evaluation's figures are called, the negative log perplexity first.
+std::vector<std::pair<std::string, double>> figures_of(const Evaluation& evaluation) {
+  std::vector<std::pair<std::string, double>> figures = {
+      {"neg_log_perplexity", evaluation.neg_log_perplexity}};
+  figures.insert(figures.end(), evaluation.metrics.begin(), evaluation.metrics.end());
+  return figures;
+}
+
+// One line of the log for each figure; the same in `event`.
+void compare(const Evaluation& student, const Evaluation& teacher, const Evaluation* baseline,
+             double compression, nlohmann::ordered_json& event) {
+  const auto students = figures_of(student), teachers = figures_of(teacher);
+  for (size_t i = 0; i < students.size(); ++i) {
+    const auto& [name, value] = students[i];
+    nlohmann::ordered_json figures = {{"teacher", teachers[i].second}, {"student", value}};
+    std::string text = fmt::format("{} | {} | teacher {:.4f} | student {:.4f}", student.data, name,
+                                   teachers[i].second, value);
+    if (baseline != nullptr) {
+      const double base = figures_of(*baseline)[i].second;
+      const double share = share_kept(base, value, teachers[i].second);
+      figures["baseline"] = base;
+      figures["share_kept"] = share;  // null when it is not a number
+      text += fmt::format(" | baseline {:.4f}", base);
+      text += std::isnan(share) ? std::string(" | the teacher gains nothing over it")
+                                : fmt::format(" | {:.1f} % of the gain kept", 100 * share);
+    }
+    event[name] = std::move(figures);
+    log::info("{} | compression {:.1f} %", text, 100 * compression);
+  }
 }
 
 void DistillationJob::finished(Trainer& trainer, const Model& model, const Objective& objective) {
@@ -237,36 +307,20 @@ void DistillationJob::finished(Trainer& trainer, const Model& model, const Objec
   const double compression =
       1 - size / static_cast<double>(count_parameters(teacher_config_).total);
   if (student.empty()) {
-    log::info("compression {:.1f} % | give --eval-data to compare student and teacher",
-              100 * compression);
+    log::info("compression {:.1f} % | give --eval-{} to compare student and teacher",
+              100 * compression, tokenizer_ ? "task" : "data");
     return;
   }
   const std::vector<Evaluation> teacher = objective.evaluate(objective_->teacher(), {});
   std::vector<Evaluation> baseline;
-  if (!options_.baseline.empty()) {
-    const CheckpointReader reader = open_checkpoint(options_.baseline.string());
-    SW_CHECK(vocabulary_of(reader) == vocabulary_of(*teacher_), corrupt,
-             "--baseline {}: has another vocabulary than the teacher; its figures do not compare",
-             reader.path().string());
-    baseline = objective.evaluate(*load_model(reader, model.compute(), model.mesh()), {});
+  if (baseline_) {
+    baseline = objective.evaluate(*load_model(*baseline_, model.compute(), model.mesh()), {});
   }
   for (size_t i = 0; i < student.size(); ++i) {
     nlohmann::ordered_json event = event_json("distilled", trainer.step());
     event["data"] = student[i].data;
-    event["teacher"] = teacher[i].neg_log_perplexity;
-    event["student"] = student[i].neg_log_perplexity;
     event["compression"] = compression;
-    std::string text = fmt::format("{} | teacher {:.4f} | student {:.4f}", student[i].data,
-                                   teacher[i].neg_log_perplexity, student[i].neg_log_perplexity);
-    if (!baseline.empty()) {
-      const double base = baseline[i].neg_log_perplexity;
-      const double share =
-          share_kept(base, student[i].neg_log_perplexity, teacher[i].neg_log_perplexity);
-      event["baseline"] = base;
-      event["share_kept"] = share;  // null when it is not a number
-      text += fmt::format(" | baseline {:.4f} | {}", base, kept_text(share));
-    }
-    log::info("{} | compression {:.1f} %", text, 100 * compression);
+    compare(student[i], teacher[i], baseline.empty() ? nullptr : &baseline[i], compression, event);
     trainer.note(event);
   }
 }
@@ -316,7 +370,8 @@ void declare_distill_options(OptionRegistry& r, DistillOptions& o) {
       .advanced()
       .help("of the given data that the usage is measured on");
   declare_model_options(r, o.model);
-  declare_data_options(r, o.data, {false, "mixture-temperature"});
+  declare_data_options(r, o.data, {false, "mixture-temperature", 0});
+  declare_task_options(r, o.task, false, false);
   declare_learning_options(r, o.learning, 0);
   declare_run_options(r, o.run);
 }

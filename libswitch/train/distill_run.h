@@ -1,4 +1,4 @@
-// A distillation from its options: a teacher's checkpoint, a student, shards.
+// A distillation from its options: a teacher's checkpoint, a student, shards or tasks.
 #pragma once
 
 #include <filesystem>
@@ -7,10 +7,12 @@
 #include "libswitch/train/distillation.h"
 #include "libswitch/train/options.h"
 #include "libswitch/train/training_run.h"
+#include "libswitch/train/training_tasks.h"
 
 namespace sw {
 
 struct DistillOptions {
+  DistillOptions() { data.input_length = 0; }  // 512, or the tasks' own
   std::filesystem::path teacher, student, baseline;
   DistillationConfig mix;
   std::string init = "teacher";       // teacher, fresh
@@ -19,13 +21,14 @@ struct DistillOptions {
   int64_t usage_rows = 256;           // rows that the usage is measured on
   ModelOptions model;
   DataOptions data;
+  TaskOptions task;  // instead
   LearningOptions learning;
   RunOptions run;
 };
 void declare_distill_options(OptionRegistry& registry, DistillOptions& options);
 
 /// Trains to the end or until stopped, then compares student, teacher and baseline on what
-/// --eval-data holds. Options get their resolved values on the way.
+/// --eval-data or --eval-task hold. Options get their resolved values on the way.
 TrainOutcome distill(DistillOptions& options, RunContext& context);
 /// What distill() would do, without creating anything.
 TrainingPlan plan_distillation(DistillOptions& options, RunContext& context);

@@ -31,9 +31,11 @@ void check_vocabulary(const CheckpointReader& reader, const DataVocabulary& voca
 DatasetOptions trained_dataset_options(const CheckpointReader& reader) {
   DataOptions trained;
   OptionRegistry registry;
-  declare_data_options(registry, trained);
+  // A run on tasks may have left the lengths to them.
+  declare_data_options(registry, trained, {false, "temperature", 0});
   registry.apply_toml(reader.meta().config_toml, reader.path().string() + ": /meta/config.toml",
                       Source::file, UnknownKeys::ignore);
+  if (trained.input_length == 0) trained.input_length = DataOptions().input_length;
   return trained.dataset_options(0);
 }
 

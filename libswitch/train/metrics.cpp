@@ -93,11 +93,12 @@ Json event_json(const std::string& name, int64_t step) {
   return json;
 }
 
-MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t step) : path_(path) {
+MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t step, int64_t first_step)
+    : path_(path) {
   std::string text;
   if (std::filesystem::exists(path)) text = read_file(path);
   size_t keep = 0;
-  int64_t last_train = 0;
+  int64_t last_train = first_step;
   while (keep < text.size()) {
     const size_t end = text.find('\n', keep);
     if (end == std::string::npos) break;

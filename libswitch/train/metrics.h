@@ -49,8 +49,8 @@ nlohmann::ordered_json event_json(const std::string& name, int64_t step);
 class MetricsFile {
  public:
   /// Opens for going on after `step`: everything from the first line of a later step on is cut off,
-  /// and so is a torn last line. Throws cannot_create, io.
-  MetricsFile(const std::filesystem::path& path, int64_t step);
+  /// and so is a torn last line. The run began after `first_step`. Throws cannot_create, io.
+  MetricsFile(const std::filesystem::path& path, int64_t step, int64_t first_step = 0);
   /// Adds a line. When the disk does not take it (a warning tells), it is kept and written with a
   /// later one: the file never holds part of a line in its middle.
   void append(const nlohmann::ordered_json& object);

@@ -41,8 +41,9 @@ void declare_data_options(OptionRegistry& r, DataOptions& o, const DataOptionUse
       .value_name("FILE")
       .completes_files()
       .help("token shard to evaluate on");
-  r.add("input-length", &o.input_length)
-      .range(2, kMaxPositions)
+  Option& input_length = r.add("input-length", &o.input_length);
+  if (use.least_input_length == 0) input_length.default_text("512; for tasks their own");
+  input_length.range(use.least_input_length, kMaxPositions)
       .unit("tokens")
       .help("encoder positions");
   r.add("target-length", &o.target_length)

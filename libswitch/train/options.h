@@ -33,6 +33,7 @@ struct DataOptions {
 struct DataOptionUse {
   bool required = true;
   const char* mixture_temperature = "temperature";
+  int64_t least_input_length = 2;  // 0: may be left open
 };
 void declare_data_options(OptionRegistry& registry, DataOptions& options,
                           const DataOptionUse& use = {});

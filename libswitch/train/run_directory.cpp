@@ -78,8 +78,12 @@ void RunDirectory::write_config(const std::string& toml) const {
 }
 
 void RunDirectory::committed(const std::filesystem::path& checkpoint, int64_t keep) const {
-  set_latest(path_, checkpoint);
+  set_checkpoint_link(path_, "latest", checkpoint);
   for (const auto& file : keep_last(path_, keep)) log::debug("removed {}", file.string());
+}
+
+void RunDirectory::set_best(const std::filesystem::path& checkpoint) const {
+  set_checkpoint_link(path_, "best", checkpoint);
 }
 
 }  // namespace sw

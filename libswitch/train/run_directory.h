@@ -1,5 +1,5 @@
 // The run folder: config.toml, metrics.jsonl, log.txt, checkpoints/, latest; on request
-// tensorboard/.
+// tensorboard/, best.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +40,8 @@ class RunDirectory {
   void write_config(const std::string& toml) const;
   /// After a commit: moves `latest` and removes checkpoints beyond the `keep` newest.
   void committed(const std::filesystem::path& checkpoint, int64_t keep) const;
+  /// Points `best` at a checkpoint, which then stays.
+  void set_best(const std::filesystem::path& checkpoint) const;
 
  private:
   std::filesystem::path path_;

@@ -79,6 +79,10 @@ void Trainer::resume(const CheckpointReader& reader) {
   read_attribute(meta, kSkipsAttribute, consecutive_skips_);
   read_attribute(meta, kMeansAttribute, means.steps);
   read_attribute(meta, kNormAttribute, means.norm_mean);
+  best_step_ = -1;
+  best_waits_ = false;
+  read_attribute(meta, kBestStepAttribute, best_step_);
+  read_attribute(meta, kBestScoreAttribute, best_score_);
   spikes_ = SpikeWatch(means);
   // A run that starts from another's checkpoint has none of its own yet.
   std::error_code error;
@@ -157,12 +161,14 @@ void Trainer::start_reading() {
 
 TrainOutcome Trainer::run(OutsideRequests& requests) {
   requests_ = &requests;
-  if (writes()) metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_);
+  if (writes())
+    metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_, config_.first_step);
   if (writes() && config_.tensorboard) {
     tensorboard_ = std::make_unique<TensorBoardLog>(run_.tensorboard_folder(), step_);
   }
   start_reading();
   plan_next_save();
+  link_best();
   set_fault_step(step_);
   if (hooks_.job != nullptr && world_.size() > 1) {
     hosts_ = world_.all_gather_bytes(hooks_.job->host());
@@ -180,7 +186,7 @@ TrainOutcome Trainer::run(OutsideRequests& requests) {
       const Standing together = stand_together({background_ != nullptr && !background_->written(),
                                                 !at_end && stop_wanted(), requests_->take_save()});
       if (background_ != nullptr && !together.waiting) finish_save();
-      if ((together.save || periodic) && !at_end) save_and_go_on();
+      if ((together.save || periodic || best_waits_) && !at_end) save_and_go_on();
       if (at_end) break;
       interrupt_if(together.stop);
       train_one_step();
@@ -345,6 +351,7 @@ void Trainer::evaluate() {
     last["results"].push_back(std::move(json));
   }
   last_evaluation_ = last.dump();
+  judge_evaluation();
 }
 
 }  // namespace sw

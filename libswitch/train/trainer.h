@@ -53,6 +53,10 @@ struct TrainerConfig {
   int64_t check_replicas = 1000;  // steps between comparisons of the ranks' weights; 0: never
   OnSpike on_spike = OnSpike::warn;
 
+  /// What evaluations are worth; the checkpoint worth most is kept as the run's best. Undefined:
+  /// none is.
+  std::function<double(const std::vector<Evaluation>&)> score;
+
   Schedule schedule;
   StepConfig step;
   double flops_per_step = 0;  // forward and backward, for the share of peak
@@ -99,6 +103,8 @@ class Trainer {
   TrainOutcome run(OutsideRequests& requests);
 
   int64_t step() const { return step_; }
+  /// Steps of this run, from its first.
+  int64_t steps_done() const { return step_ - config_.first_step; }
   int64_t tokens() const { return tokens_; }
   const Telemetry& telemetry() const { return telemetry_.telemetry(); }
   /// Of the model as it is now; empty when nothing was evaluated since the last step.
@@ -147,12 +153,13 @@ class Trainer {
   void compare_weights();
   void log_step(const TrainMetrics& metrics);
   LineFacts line_facts() const;
-  int64_t steps_done() const { return step_ - config_.first_step; }
   bool due(int64_t every) const;
   bool line_due() const;
   void plan_next_save();
   void evaluate();
   // trainer_saving.cpp
+  void judge_evaluation();
+  void link_best();
   void save_and_go_on();
   void save_or_fail();
   void sync_metrics();
@@ -180,12 +187,16 @@ class Trainer {
   SpikeWatch spikes_;
   std::string last_evaluation_;
   std::vector<Evaluation> evaluations_;
+  double best_score_ = 0;
+  int64_t best_step_ = -1;  // -1: none yet
 
   // Attributes of a checkpoint.
   static constexpr const char* kSkipsAttribute = "consecutive_skips";
   static constexpr const char* kPassedOverAttribute = "steps_passed_over";
   static constexpr const char* kMeansAttribute = "steps_in_means";
   static constexpr const char* kNormAttribute = "grad_norm_ema";
+  static constexpr const char* kBestStepAttribute = "best_step";
+  static constexpr const char* kBestScoreAttribute = "best_score";
 
   // Of this process.
   OutsideRequests* requests_ = nullptr;
@@ -200,6 +211,7 @@ class Trainer {
   bool committed_ = false;                      // something, in this process
   int64_t committed_step_ = -1;                 // of the newest checkpoint
   int64_t next_save_ = 0;                       // step of the next periodic checkpoint
+  bool best_waits_ = false;                     // the best step's checkpoint is to be written
   int64_t save_failures_ = 0;                   // in a row
   std::unique_ptr<CheckpointSave> background_;  // being written, or about to be
   int64_t background_step_ = -1;

@@ -96,7 +96,7 @@ void Trainer::roll_back(const RollBack& from) {
             from.step + 1, from.reason, step_, steps);
   if (!writes()) return;
   metrics_.reset();
-  metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_);
+  metrics_ = std::make_unique<MetricsFile>(run_.metrics_file(), step_, config_.first_step);
   if (tensorboard_) tensorboard_->go_back(step_);
   nlohmann::ordered_json json = event_json("rollback", step_);
   json["reason"] = from.reason;

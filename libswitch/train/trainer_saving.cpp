@@ -1,5 +1,6 @@
 // How the training loop saves: at once or in the background, together on all ranks.
 #include <chrono>
+#include <cmath>
 #include <ctime>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -35,7 +36,30 @@ CheckpointMeta Trainer::checkpoint_meta(double rate) const {
   meta.attributes[kPassedOverAttribute] = passed_over_;
   meta.attributes[kMeansAttribute] = spikes_.state().steps;
   meta.attributes[kNormAttribute] = spikes_.state().norm_mean;
+  if (best_step_ >= 0) {
+    meta.attributes[kBestStepAttribute] = best_step_;
+    meta.attributes[kBestScoreAttribute] = best_score_;
+  }
   return meta;
+}
+
+// Whether the model as it was just evaluated is the best so far: its checkpoint is written then,
+// also where the step has one already, which does not know.
+void Trainer::judge_evaluation() {
+  if (!config_.score || evaluations_.empty()) return;
+  const double score = config_.score(evaluations_);
+  if (!std::isfinite(score) || (best_step_ >= 0 && score <= best_score_)) return;
+  best_score_ = score;
+  best_step_ = step_;
+  best_waits_ = true;
+  log::info("step {} | best so far: {:.4f}", step_, score);
+}
+
+// After its commit, and where a process was killed in between.
+void Trainer::link_best() {
+  if (!writes() || best_step_ < 0 || best_waits_) return;
+  const std::filesystem::path file = run_.checkpoint_file(best_step_);
+  if (std::filesystem::exists(file)) run_.set_best(file);
 }
 
 // Metrics that cannot be written are no reason to go without a checkpoint.
@@ -54,6 +78,7 @@ bool Trainer::begin_save(CheckpointSave::Source source) {
   if (hooks_.before_log) hooks_.before_log();
   since_save_began_.restart();
   background_step_ = step_;
+  best_waits_ = false;
   try {
     sync_metrics();
     if (writes()) run_.make_checkpoints_folder();
@@ -81,6 +106,7 @@ bool Trainer::finish_save() {
   try {
     const CommittedCheckpoint done = save->finish();
     agree_on(world_, [&] {
+      if (background_step_ == best_step_) link_best();
       if (writes()) run_.committed(done.path, config_.keep_last);
     });
     save_failures_ = 0;
@@ -119,19 +145,19 @@ void Trainer::count_save_failure(int64_t step, const std::string& reason) {
 // the one before.
 void Trainer::save_and_go_on() {
   if (background_ != nullptr) finish_save();
-  if (step_ == committed_step_) return;
+  if (step_ == committed_step_ && !best_waits_) return;
   plan_next_save();
-  if (!config_.async_checkpoint) {
-    if (begin_save(CheckpointSave::Source::tensors)) finish_save();
-  } else {
-    begin_save(CheckpointSave::Source::snapshot);
-  }
+  const bool begun = begin_save(config_.async_checkpoint ? CheckpointSave::Source::snapshot
+                                                         : CheckpointSave::Source::tensors);
+  const bool saved = begun && (config_.async_checkpoint || finish_save());
+  // The next attempt will be of another step.
+  if (!saved && best_step_ == step_) best_step_ = -1;
 }
 
 // The checkpoint that a run ends with.
 void Trainer::save_or_fail() {
   if (background_ != nullptr) finish_save();
-  while (step_ != committed_step_) {
+  while (step_ != committed_step_ || best_waits_) {
     if (begin_save(CheckpointSave::Source::tensors) && finish_save()) return;
     std::this_thread::sleep_for(std::chrono::duration<double>(config_.save_retry_seconds));
   }

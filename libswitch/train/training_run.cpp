@@ -197,7 +197,7 @@ TrainOutcome run_training(TrainingJob& job, RunContext& context) {
   const TrainOutcome outcome = trainer.run(requests);
   progress.clear();
   if (outcome == TrainOutcome::finished) {
-    log::info("done: {} steps, {} tokens", trainer.step(),
+    log::info("done: {} steps, {} tokens", trainer.steps_done(),
               rough_count(static_cast<double>(trainer.tokens())));
     job.finished(trainer, model, *objective);
   }

@@ -22,7 +22,23 @@ RunMachine settle_machine(LearningOptions& learning, const RunOptions& run, int6
   return out;
 }
 
+namespace {
+
+// A run goes on with the tool that began it. (What no tool for training wrote may be resumed.)
+void check_tool(const std::string& tool, const CheckpointReader& reader) {
+  const std::string& made = reader.meta().tool_version;
+  const std::string other = made.substr(0, made.find(' '));
+  for (const char* known : {"sw-pretrain", "sw-finetune", "sw-distill"}) {
+    SW_CHECK(other != known || tool == other, usage,
+             "{}: is of a run of {}, not of {}; give another --run", reader.path().string(), other,
+             tool);
+  }
+}
+
+}  // namespace
+
 void adopt(TrainingJob& job, RunContext& context, const CheckpointReader& reader) {
+  check_tool(context.tool, reader);
   std::shared_ptr<void> then;
   adopt_options(
       context.registry, reader, [&](OptionRegistry& registry) { then = job.declare(registry); },

@@ -202,7 +202,7 @@ TEST(KilledSave, LeavesAFolderToResumeFrom) {
       for (int64_t step = announced + 1;; ++step) {
         const auto path = folder / checkpoint_file_name(step);
         test::save_sample(path, static_cast<uint64_t>(step), step);
-        set_latest(folder.path(), path);
+        set_checkpoint_link(folder.path(), "latest", path);
         if (::write(pipe_ends[1], &step, sizeof step) != sizeof step) ::_exit(98);
         keep_last(folder.path(), 2);
       }

@@ -49,10 +49,10 @@ TEST_F(RunFolder, ListsByStepAndIgnoresOtherFiles) {
 
 TEST_F(RunFolder, IsResolvedToTheTargetOfLatest) {
   save(1), save(2);
-  set_latest(folder_.path(), file(1));
+  set_checkpoint_link(folder_.path(), "latest", file(1));
   EXPECT_EQ(fs::read_symlink(folder_ / "latest"), "checkpoints/step-000000001.h5");
   EXPECT_EQ(resolved(), 1);
-  set_latest(folder_.path(), file(2));
+  set_checkpoint_link(folder_.path(), "latest", file(2));
   EXPECT_EQ(resolved(), 2);
   EXPECT_EQ(open_checkpoint(folder_.path().string()).meta().step, 2);
   EXPECT_EQ(open_checkpoint((folder_ / "latest").string()).meta().step, 2);
@@ -62,7 +62,7 @@ TEST_F(RunFolder, IsResolvedToTheTargetOfLatest) {
 
 TEST_F(RunFolder, IsStillFoundAfterItWasMoved) {
   save(3);
-  set_latest(folder_.path(), file(3));
+  set_checkpoint_link(folder_.path(), "latest", file(3));
   const TemporaryFolder elsewhere;
   fs::rename(folder_.path(), elsewhere / "moved");
   EXPECT_EQ(open_checkpoint((elsewhere / "moved").string()).meta().step, 3);
@@ -71,7 +71,7 @@ TEST_F(RunFolder, IsStillFoundAfterItWasMoved) {
 TEST_F(RunFolder, FallsBackToTheNewestWholeFile) {
   save(1), save(2), save(3), save(4);
   EXPECT_EQ(resolved(), 4);  // without a link
-  set_latest(folder_.path(), file(4));
+  set_checkpoint_link(folder_.path(), "latest", file(4));
   tear(4);
   EXPECT_EQ(resolved(), 3);
   tear(3);
@@ -96,7 +96,7 @@ TEST_F(RunFolder, IsMissingACheckpointWhenNoneIsWhole) {
 
 TEST_F(RunFolder, KeepsTheLastWholeFiles) {
   for (const int64_t step : {1, 2, 3, 4, 5}) save(step);
-  set_latest(folder_.path(), file(5));
+  set_checkpoint_link(folder_.path(), "latest", file(5));
   EXPECT_EQ(keep_last(folder_.path(), 3), (std::vector<fs::path>{file(2), file(1)}));
   EXPECT_EQ(steps(), (Steps{5, 4, 3}));
   EXPECT_TRUE(keep_last(folder_.path(), 3).empty());

@@ -173,9 +173,10 @@ TEST_F(DistillRun, ComparesStudentTeacherAndBaseline) {
     if (json.value("event", "") == "distilled") event = json;
   }
   ASSERT_FALSE(event.is_null());
-  EXPECT_EQ(event["teacher"], held_out("teacher"));
-  EXPECT_EQ(event["student"], held_out("s"));
-  EXPECT_EQ(event["baseline"], held_out("baseline"));
+  const auto& figures = event["neg_log_perplexity"];
+  EXPECT_EQ(figures["teacher"], held_out("teacher"));
+  EXPECT_EQ(figures["student"], held_out("s"));
+  EXPECT_EQ(figures["baseline"], held_out("baseline"));
   EXPECT_GT(event["compression"], 0.1);
 }
 
