@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/rng.h"
 #include "libswitch/nn/model_options.h"
 
 namespace sw {
@@ -27,8 +28,17 @@ class NamesAndShapes : public TensorArchive {
                             tensors_.size()});
       }
     }
+    sort();
+  }
+  std::vector<ArchiveTensor>& mutable_tensors() { return tensors_; }
+  void sort() {
     std::sort(tensors_.begin(), tensors_.end(),
               [](const ArchiveTensor& a, const ArchiveTensor& b) { return a.name < b.name; });
+    tensors_.erase(std::unique(tensors_.begin(), tensors_.end(),
+                               [](const ArchiveTensor& a, const ArchiveTensor& b) {
+                                 return a.name == b.name;
+                               }),
+                   tensors_.end());
   }
   // The head is another tensor than the embedding.
   void read_rows(size_t tensor, int64_t begin, int64_t end, void* out) const override {
@@ -117,6 +127,80 @@ TEST(ImportPlan, SaysNothingWhereConfigurationAndTensorsAgree) {
   const nlohmann::json defaults = {{"model_type", "switch_transformers"}};
   const ImportPlan plan(archive, read_hugging_face_config(defaults, "c"), "c");
   EXPECT_THAT(plan.notes(), Contains(HasSubstr("encoder_sparse_step is 4")));
+}
+
+// Whatever names, shapes and keys say, the answer is a model or a refusal.
+TEST(ImportPlan, SurvivesRandomDamage) {
+  ModelConfig model = model_config_of_preset("tiny");
+  model.vocab_size = 40, model.d_model = 8, model.d_ff = 6, model.d_kv = 4;
+  const NamesAndShapes whole(model, HfFamily::switch_transformers, "lm_head.weight");
+  const nlohmann::json config = {{"model_type", "switch_transformers"},
+                                 {"num_layers", 2},
+                                 {"num_decoder_layers", 2},
+                                 {"encoder_sparse_step", 2},
+                                 {"decoder_sparse_step", 2},
+                                 {"d_kv", 4},
+                                 {"num_experts", 8},
+                                 {"tie_word_embeddings", true},
+                                 {"dropout_rate", 0.1},
+                                 {"dense_act_fn", "relu"},
+                                 {"layer_norm_epsilon", 1e-6}};
+  const nlohmann::json values[] = {nullptr,
+                                   -1,
+                                   0,
+                                   1,
+                                   3,
+                                   1'000'000'000'000,
+                                   0.5,
+                                   -1e300,
+                                   true,
+                                   "x",
+                                   "gated-gelu",
+                                   nlohmann::json::array(),
+                                   nlohmann::json::object()};
+  constexpr int64_t kSizes[] = {0, 1, 2, 3, 7, 8, 40, int64_t{1} << 31, int64_t{1} << 60};
+  RngStream random(rng_key(3, RngPurpose::test));
+  int accepted = 0;
+  for (int round = 0; round < 3000; ++round) {
+    NamesAndShapes archive = whole;
+    std::vector<ArchiveTensor>& tensors = archive.mutable_tensors();
+    nlohmann::json damaged = config;
+    for (uint64_t edits = 1 + random.below(3); edits > 0; --edits) {
+      ArchiveTensor& tensor = tensors[random.below(tensors.size())];
+      auto key = damaged.begin();
+      switch (random.below(6)) {
+        case 0:
+          tensor.name[random.below(tensor.name.size())] = "0129.eltw_"[random.below(10)];
+          break;
+        case 1: tensor.name = tensors[random.below(tensors.size())].name + ".weight"; break;
+        case 2:
+          tensor.shape = Shape();
+          for (uint64_t rank = random.below(5); rank > 0; --rank) {
+            tensor.shape.push_back(kSizes[random.below(std::size(kSizes))]);
+          }
+          if (checked_bytes(tensor.shape, tensor.type) < 0) tensor.shape = Shape{0};
+          break;
+        case 3: tensor.type = static_cast<ElementType>(random.below(22)); break;
+        case 4:
+          if (tensors.size() > 1)
+            tensors.erase(tensors.begin() + static_cast<long>(random.below(tensors.size())));
+          break;
+        default:
+          std::advance(key, static_cast<long>(random.below(damaged.size())));
+          *key = values[random.below(std::size(values))];
+      }
+    }
+    archive.sort();
+    try {
+      const ImportPlan plan(archive, read_hugging_face_config(damaged, "c"), "c");
+      write_hugging_face_config(plan.model(), plan.family(), nullptr, "float32");
+      ++accepted;
+    } catch (const Error& error) {
+      EXPECT_TRUE(error.kind() == ErrorKind::corrupt || error.kind() == ErrorKind::usage)
+          << error.what();
+    }
+  }
+  EXPECT_GT(accepted, 50);
 }
 
 // (i mod step == 1) or every layer; a count of 0 still makes layer 1 sparse, or the only one.
