@@ -58,7 +58,8 @@ sw::ToolDescription describe() {
       "choice1: .. choice2: ..\", the target being the label or the text of the right choice.\n\n"
       "--cast prints the pairs, a JSON object a line. Metrics are in percent, under the names of "
       "the t5 library; an answer counts as a class only when it is the class's name to the letter. "
-      "ROUGE is the mean over examples. SQuAD's pairs have spaces round punctuation; answers of "
+      "ROUGE is the middle of a bootstrap over examples, as there. SQuAD's pairs have spaces round "
+      "punctuation; answers of "
       "--predictions-from are held against that spelling or against that of the text, whichever "
       "most of them have.";
   tool.positional_name = "CHECKPOINT";

@@ -185,20 +185,21 @@ Metrics judge_trivia_qa(const TaskKind&, const Examples& examples, Answers answe
   return judge_answers(answers_of(examples), answers, normalize_trivia_qa);
 }
 
-// The t5 library reports the middle of a bootstrap over examples: 1,000 random draws with
-// replacement, the median of their means. That estimates the mean of the examples and differs from
-// it by the draws' noise alone (some hundredths of a point), so that the mean itself is given.
 Metrics judge_summaries(const TaskKind&, const Examples& examples, Answers answers, AnswerSource) {
-  double rouge1 = 0, rouge2 = 0, lsum = 0;
+  std::vector<double> rouge1, rouge2, lsum;
   for (size_t i = 0; i < answers.size(); ++i) {
     const std::string target = split_sentences(examples.pairs[i].target);
     const std::string answer = split_sentences(answers[i]);
-    rouge1 += rouge_n(target, answer, 1);
-    rouge2 += rouge_n(target, answer, 2);
-    lsum += rouge_lsum(target, answer);
+    rouge1.push_back(rouge_n(target, answer, 1));
+    rouge2.push_back(rouge_n(target, answer, 2));
+    lsum.push_back(rouge_lsum(target, answer));
   }
-  const double scale = 100.0 / static_cast<double>(answers.size());
-  return {{"rouge1", rouge1 * scale}, {"rouge2", rouge2 * scale}, {"rougeLsum", lsum * scale}};
+  BootstrapMiddle middle;
+  Metrics out;
+  out.emplace_back("rouge1", 100 * middle(rouge1));
+  out.emplace_back("rouge2", 100 * middle(rouge2));
+  out.emplace_back("rougeLsum", 100 * middle(lsum));
+  return out;
 }
 
 }  // namespace sw

@@ -40,14 +40,12 @@ TEST_P(TaskCases, CastsAndMetricsAreThoseOfTheAuthorsLibrary) {
   const auto answers = lines_of(name + ".predictions.txt");
   std::ifstream file(kFolder + name + ".metrics.json");
   const auto expected = nlohmann::json::parse(file);
-  // ROUGE is the middle of a random bootstrap there.
-  const double tolerance = expected.contains("rouge1") ? 0.5 : 1e-6;
   for (const AnswerSource source : {AnswerSource::model, AnswerSource::elsewhere}) {
     const auto metrics = task->metrics(answers, source);
     EXPECT_EQ(metrics.size(), expected.size());
     for (const auto& [metric, value] : metrics) {
       ASSERT_TRUE(expected.contains(metric)) << metric;
-      EXPECT_NEAR(value, expected[metric].get<double>(), tolerance) << metric;
+      EXPECT_NEAR(value, expected[metric].get<double>(), 1e-6) << metric;
     }
   }
 }

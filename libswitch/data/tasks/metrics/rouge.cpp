@@ -1,6 +1,7 @@
 #include "libswitch/data/tasks/metrics/rouge.h"
 
 #include <algorithm>
+#include <bit>
 #include <map>
 
 #include "libswitch/data/tasks/metrics/python_text.h"
@@ -115,6 +116,27 @@ double rouge_lsum(std::string_view target, std::string_view prediction) {
     }
   }
   return f_measure(hits, target_words, prediction_words);
+}
+
+double BootstrapMiddle::operator()(std::span<const double> values) {
+  constexpr size_t kDraws = 1000;
+  if (values.empty()) return 0;
+  // numpy.random.choice: words masked to as many bits as the largest index has, until one fits.
+  const auto last = static_cast<uint32_t>(values.size() - 1);
+  const uint32_t mask = last == 0 ? 0 : ~uint32_t{0} >> std::countl_zero(last);
+  std::vector<double> means(kDraws);
+  for (double& mean : means) {
+    double sum = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      uint32_t index = 0;
+      while (last > 0 && (index = generator_() & mask) > last) {
+      }
+      sum += values[index];
+    }
+    mean = sum / static_cast<double>(values.size());
+  }
+  std::sort(means.begin(), means.end());
+  return (means[kDraws / 2 - 1] + means[kDraws / 2]) / 2;
 }
 
 std::string split_sentences(std::string_view summary) {

@@ -2,6 +2,8 @@
 // in lower case, without stemming.
 #pragma once
 
+#include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,5 +22,17 @@ double rouge_lsum(std::string_view target, std::string_view prediction);
 
 /// " . " ends a sentence: the T5 authors start a line after it.
 std::string split_sentences(std::string_view summary);
+
+/// The middle of a bootstrap, by which rouge_score sums up examples: of 1,000 draws with
+/// replacement, each as large as the examples are many, the median of their means. The t5 library
+/// draws anew each time; here draws are NumPy's after numpy.random.seed(0), so that figures repeat,
+/// and the metrics of a task take theirs one after the other as the library's do.
+class BootstrapMiddle {
+ public:
+  double operator()(std::span<const double> values);
+
+ private:
+  std::mt19937 generator_{0};
+};
 
 }  // namespace sw
