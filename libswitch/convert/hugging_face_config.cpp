@@ -212,7 +212,7 @@ json write_hugging_face_config(const ModelConfig& model, HfFamily family, const 
   const bool renamed = original.is_object() && original.contains("dtype");  // by transformers 4.56
   writer.set(renamed ? "dtype" : "torch_dtype", dtype);
   // transformers 5 forces T5's tie_word_embeddings to true and keeps its meaning here.
-  if (t5) writer.set("scale_decoder_outputs", model.tied_embeddings);
+  if (t5) writer.set("scale_decoder_outputs", model.tied_embeddings, true);
   if (t5) return writer.take();
   writer.set("num_experts", model.experts, 8);
   const bool constant = model.conventions.capacity == CapacityRule::constant;

@@ -20,6 +20,7 @@ class ShardedWeights : public TensorArchive {
   ShardedWeights(const fs::path& index, std::unique_ptr<TensorArchive> (*open)(const fs::path&)) {
     const std::map<std::string, std::string> files = read_weights_index(index);
     std::map<std::string, size_t> parts;
+    std::vector<Place> found;
     for (const auto& [tensor, file] : files) {
       const auto [at, added] = parts.emplace(file, parts_.size());
       if (added) {
@@ -27,32 +28,47 @@ class ShardedWeights : public TensorArchive {
                  kMaxFiles);
         parts_.push_back(open(index.parent_path() / file));
       }
-      const int64_t found = parts_[at->second]->find(tensor);
-      SW_CHECK(found >= 0, corrupt, "{}: {} is said to hold {}, but does not", index.string(),
+      const int64_t place = parts_[at->second]->find(tensor);
+      SW_CHECK(place >= 0, corrupt, "{}: {} is said to hold {}, but does not", index.string(),
                shown(file), shown(tensor));
-      tensors_.push_back(parts_[at->second]->tensors()[static_cast<size_t>(found)]);
-      // Numbers of different files must not meet.
-      tensors_.back().identity += static_cast<uint64_t>(at->second) << 48;
-      places_.emplace_back(at->second, static_cast<size_t>(found));
+      found.push_back({at->second, static_cast<size_t>(place)});
     }
-    size_t held = 0;
-    for (const auto& part : parts_) held += part->tensors().size();
-    SW_CHECK(held == tensors_.size(), corrupt,
-             "{}: names {} tensors, its files hold {}: files of different models?", index.string(),
-             tensors_.size(), held);
+    // transformers loads what lies in the files, whether the index names it or not.
+    for (size_t part = 0; part < parts_.size(); ++part) {
+      for (size_t i = 0; i < parts_[part]->tensors().size(); ++i) {
+        if (!files.contains(parts_[part]->tensors()[i].name)) found.push_back({part, i});
+      }
+    }
+    std::sort(found.begin(), found.end(),
+              [&](const Place& a, const Place& b) { return original(a).name < original(b).name; });
+    for (const Place& place : found) {
+      SW_CHECK(tensors_.empty() || tensors_.back().name != original(place).name, corrupt,
+               "{}: two files hold {}", index.string(), shown(original(place).name));
+      tensors_.push_back(original(place));
+      // Numbers of different files must not meet.
+      tensors_.back().identity += static_cast<uint64_t>(place.part) << 48;
+    }
+    places_ = std::move(found);
   }
 
   void read_rows(size_t tensor, int64_t begin, int64_t end, void* out) const override {
-    const auto& [part, index] = places_.at(tensor);
-    parts_[part]->read_rows(index, begin, end, out);
+    const Place& place = places_.at(tensor);
+    parts_[place.part]->read_rows(place.tensor, begin, end, out);
   }
   std::string file_of(size_t tensor) const override {
-    return parts_[places_.at(tensor).first]->file_of(places_.at(tensor).second);
+    return parts_[places_.at(tensor).part]->file_of(places_.at(tensor).tensor);
   }
 
  private:
+  struct Place {
+    size_t part = 0, tensor = 0;
+  };
+  const ArchiveTensor& original(const Place& place) const {
+    return parts_[place.part]->tensors()[place.tensor];
+  }
+
   std::vector<std::unique_ptr<TensorArchive>> parts_;
-  std::vector<std::pair<size_t, size_t>> places_;  // part, tensor in it
+  std::vector<Place> places_;
 };
 
 }  // namespace

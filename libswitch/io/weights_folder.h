@@ -9,8 +9,8 @@ namespace sw {
 
 /// Opens, of those that are there, the first of model.safetensors, model.safetensors.index.json,
 /// pytorch_model.bin and pytorch_model.bin.index.json. All files are opened and checked. An index
-/// may name files of the folder itself only, and must name for each tensor the one that has it.
-/// Throws missing, io or corrupt.
+/// may name files of the folder itself only, each of which must hold what the index says of it;
+/// what else lies in them counts too. Throws missing, io or corrupt.
 std::unique_ptr<TensorArchive> open_weights(const std::filesystem::path& folder);
 
 /// Tensor to file, from an index ("weight_map"). Throws corrupt for a file name that leads out of

@@ -104,7 +104,11 @@ void make_torch_files(const fs::path& folder) {
   const std::string file =
       test::make_torch_file(tensors, {{"0", std::string(24, 'x')}, {"1", std::string(4, 'y')}});
   put(folder, "file", "z" + file);
-  put(folder, "compressed", "z" + test::make_zip({{"archive/data.pkl", "x"}}, 8));
+  put(folder, "wide",
+      "z" + test::make_torch_file(tensors,
+                                  {{"0", std::string(24, 'x')}, {"1", std::string(4, 'y')}},
+                                  {.wide = true}));
+  put(folder, "compressed", "z" + test::make_zip({{"archive/data.pkl", "x"}}, {.method = 8}));
   put(folder, "pickle", "p" + test::make_pickle(tensors));
   put(folder, "saved", "z" + read_file(SW_SOURCE_DIR "/tests/golden/torch/state_dict.bin"));
 }

@@ -178,7 +178,11 @@ TEST(WeightsFolder, HoldsAnIndexAgainstItsFiles) {
   EXPECT_EQ(open_with(R"({"weight_map":{"a)" + one + R"(,"b)" + one + R"(,"z)" + one +
                       R"(,"empty)" + one + "}}"),
             "accepted");
-  EXPECT_THAT(open_with(R"({"weight_map":{"a)" + one + "}}"), HasSubstr("names 1 tensors"));
+  EXPECT_EQ(open_with(R"({"weight_map":{"a)" + one + "}}"), "accepted");
+  EXPECT_EQ(open_weights(folder.path())->tensors().size(), 4u);
+  sample(folder / "three.safetensors");
+  EXPECT_THAT(open_with(R"({"weight_map":{"a)" + one + R"(,"b":"three.safetensors"}})"),
+              HasSubstr("two files hold empty"));
   EXPECT_THAT(open_with(R"({"weight_map":{"q)" + one + "}}"), HasSubstr("but does not"));
   EXPECT_THAT(open_with(R"({"weight_map":{"a":"two.safetensors"}})"), HasSubstr("cannot open"));
   EXPECT_THAT(open_with(R"({"weight_map":{"a":3}})"), HasSubstr("has no file"));

@@ -84,14 +84,23 @@ TEST(TorchFile, ReadsAFileMadeByHand) {
   EXPECT_THAT(values(*archive, "t", 0, 2), ElementsAre(1, 4, 2, 5));
 }
 
-TEST(TorchFile, SurvivesEveryTruncationAndEveryFlippedBit) {
-  std::string bytes = make_torch_file({plain()}, {{"0", six_floats()}});
+TEST(TorchFile, ReadsTheWideFieldsOfLargeFiles) {
+  const MemoryFile file(make_torch_file({plain()}, {{"0", six_floats()}}, {.wide = true}));
+  EXPECT_THAT(values(*open_torch_file(file.path()), "w", 1, 2), ElementsAre(3, 4, 5));
+}
+
+void survive_damage(std::string bytes) {
   for (size_t n = 0; n < bytes.size(); ++n) EXPECT_NE(refusal(bytes.substr(0, n)), "accepted") << n;
   for (size_t bit = 0; bit < 8 * bytes.size(); ++bit) {
     bytes[bit / 8] = static_cast<char>(bytes[bit / 8] ^ (1 << bit % 8));
     refusal(bytes);
     bytes[bit / 8] = static_cast<char>(bytes[bit / 8] ^ (1 << bit % 8));
   }
+}
+
+TEST(TorchFile, SurvivesEveryTruncationAndEveryFlippedBit) {
+  survive_damage(make_torch_file({plain()}, {{"0", six_floats()}}));
+  survive_damage(make_torch_file({plain()}, {{"0", six_floats()}}, {.wide = true}));
 }
 
 TEST(TorchFile, RefusesTensorsThatTheirStorageDoesNotHold) {
@@ -207,8 +216,8 @@ TEST(TorchFile, RefusesZipsThatTorchWouldNotWrite) {
   const test::ZipContent content = {{"archive/data.pkl", make_pickle({plain()})},
                                     {"archive/data/0", six_floats()}};
   EXPECT_EQ(refusal(make_zip(content)), "accepted");
-  EXPECT_THAT(refusal(make_zip(content, 8)), HasSubstr("is compressed"));
-  EXPECT_THAT(refusal(make_zip(content, 0, 1)), HasSubstr("is encrypted"));
+  EXPECT_THAT(refusal(make_zip(content, {.method = 8})), HasSubstr("is compressed"));
+  EXPECT_THAT(refusal(make_zip(content, {.flags = 1})), HasSubstr("is encrypted"));
   EXPECT_THAT(refusal(make_zip({{"archive/data/0", "x"}})), HasSubstr("without data.pkl"));
   EXPECT_THAT(refusal(make_zip({content[0], content[0]})), HasSubstr("is there twice"));
   EXPECT_THAT(refusal("\x80\x02\x8a\nl\xfc\x9c"

@@ -14,20 +14,42 @@ inline std::string little(uint64_t value, size_t bytes) {
 
 using ZipContent = std::vector<std::pair<std::string, std::string>>;
 
-/// A zip file; `method` is what its entries say of their compression.
-inline std::string make_zip(const ZipContent& entries, uint16_t method = 0, uint16_t flags = 0) {
+/// How the entries of a zip file say what they are.
+struct ZipStyle {
+  uint16_t method = 0, flags = 0;
+  bool wide = false;  // zip64: sizes and places in fields of 64 bits, as in files of over 4 GB
+};
+
+inline std::string make_zip(const ZipContent& entries, const ZipStyle& style = {}) {
+  constexpr uint64_t kElsewhere = 0xffffffff;
   std::string file, directory;
   for (const auto& [name, bytes] : entries) {
-    const std::string sizes = little(0, 4) + little(bytes.size(), 4) + little(bytes.size(), 4);
-    const std::string common = little(20, 2) + little(flags, 2) + little(method, 2) + little(0, 4) +
-                               sizes + little(name.size(), 2);
-    directory += "PK\1\2" + little(20, 2) + common + little(0, 2) + little(0, 2) + little(0, 2) +
-                 little(0, 2) + little(0, 4) + little(file.size(), 4) + name;
-    file += "PK\3\4" + common + little(0, 2) + name + bytes;
+    const std::string size = little(style.wide ? kElsewhere : bytes.size(), 4);
+    const std::string common = little(20, 2) + little(style.flags, 2) + little(style.method, 2) +
+                               little(0, 4) + little(0, 4) + size + size + little(name.size(), 2);
+    std::string local_extra, extra;
+    if (style.wide) {
+      const std::string sizes = little(bytes.size(), 8) + little(bytes.size(), 8);
+      local_extra = little(1, 2) + little(16, 2) + sizes;
+      extra = little(1, 2) + little(24, 2) + sizes + little(file.size(), 8);
+    }
+    directory += "PK\1\2" + little(20, 2) + common + little(extra.size(), 2) + little(0, 2) +
+                 little(0, 2) + little(0, 2) + little(0, 4) +
+                 little(style.wide ? kElsewhere : file.size(), 4) + name + extra;
+    file += "PK\3\4" + common + little(local_extra.size(), 2) + name + local_extra + bytes;
   }
-  const std::string count = little(entries.size(), 2);
-  return file + directory + "PK\5\6" + little(0, 4) + count + count + little(directory.size(), 4) +
-         little(file.size(), 4) + little(0, 2);
+  const uint64_t count = entries.size();
+  std::string wide_end;
+  if (style.wide) {
+    wide_end = "PK\6\6" + little(44, 8) + little(45, 2) + little(45, 2) + little(0, 8) +
+               little(count, 8) + little(count, 8) + little(directory.size(), 8) +
+               little(file.size(), 8) + "PK\6\7" + little(0, 4) +
+               little(file.size() + directory.size(), 8) + little(1, 4);
+  }
+  const std::string short_count = little(style.wide ? 0xffff : count, 2);
+  return file + directory + wide_end + "PK\5\6" + little(0, 4) + short_count + short_count +
+         little(style.wide ? kElsewhere : directory.size(), 4) +
+         little(style.wide ? kElsewhere : file.size(), 4) + little(0, 2);
 }
 
 inline std::string pickle_text(const std::string& text) {
@@ -68,12 +90,12 @@ inline std::string make_pickle(const std::vector<PickleTensor>& tensors) {
 }
 
 inline std::string make_torch_file(const std::vector<PickleTensor>& tensors,
-                                   const ZipContent& storages) {
+                                   const ZipContent& storages, const ZipStyle& style = {}) {
   ZipContent entries = {{"archive/data.pkl", make_pickle(tensors)},
                         {"archive/byteorder", "little"}};
   for (const auto& [key, bytes] : storages) entries.emplace_back("archive/data/" + key, bytes);
   entries.emplace_back("archive/version", "3\n");
-  return make_zip(entries);
+  return make_zip(entries, style);
 }
 
 }  // namespace sw::test
