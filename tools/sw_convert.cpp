@@ -236,7 +236,8 @@ int convert(const Options& options, sw::ToolRun& tool) {
     if (imports) out["digest"] = report.digest;
     out["notes"] = report.notes;
     if (options.check) out["differences"] = differences;
-    sw::write_stdout(out.dump() + "\n");
+    using Json = nlohmann::ordered_json;
+    sw::write_stdout(out.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
   } else {
     sw::write_stdout(to + "\n");
   }

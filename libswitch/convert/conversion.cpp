@@ -71,8 +71,9 @@ ExportTarget export_target(const CheckpointReader& reader) {
   target.model = model_config_from_toml(reader.meta().config_toml,
                                         reader.path().string() + ": /meta/config.toml");
   target.original = original_config(reader.meta());
-  const bool was_switch = target.original.is_object() &&
-                          target.original.value("model_type", "") == "switch_transformers";
+  const nlohmann::json type =
+      target.original.is_object() ? target.original.value("model_type", nlohmann::json()) : nullptr;
+  const bool was_switch = type == "switch_transformers";
   target.family =
       target.model.experts > 0 || was_switch ? HfFamily::switch_transformers : HfFamily::t5;
   SW_CHECK(target.model.experts == 0 || target.model.router != "top2", usage,

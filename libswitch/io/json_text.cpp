@@ -21,13 +21,9 @@ std::string shown(std::string_view name) {
   constexpr size_t kLongest = 120;
   std::string text(name.substr(0, kLongest));
   for (char& c : text) {
-    if (static_cast<unsigned char>(c) < ' ' || c == 127) c = '?';
+    if (c < ' ' || c > '~') c = '?';
   }
-  // A character of UTF-8 may have been cut.
-  if (name.size() > kLongest) {
-    while (!text.empty() && static_cast<unsigned char>(text.back()) >= 0x80) text.pop_back();
-    text += "...";
-  }
+  if (name.size() > kLongest) text += "...";
   return text;
 }
 

@@ -8,7 +8,7 @@
 
 namespace sw {
 
-/// A name out of a foreign file for a message: at most 120 characters, and no control characters.
+/// A name out of a foreign file for a message: at most 120 characters, all of printable ASCII.
 std::string shown(std::string_view name);
 
 /// Strict JSON of at most 300,000 values, 32 levels deep, no key of an object twice. Throws

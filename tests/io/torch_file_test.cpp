@@ -128,6 +128,15 @@ TEST(TorchFile, RefusesTensorsThatTheirStorageDoesNotHold) {
               HasSubstr("there twice"));
 }
 
+TEST(TorchFile, ShowsNamesOfStrangersInPrintableCharacters) {
+  PickleTensor tensor = plain();
+  tensor.name = "w\xff\x1b[31m" + std::string(200, 'x');
+  tensor.storage = "1";
+  const std::string message = refusal(make_torch_file({tensor}, {{"0", six_floats()}}));
+  EXPECT_THAT(message, HasSubstr("tensor w??[31mxxx"));
+  EXPECT_THAT(message, HasSubstr("xxx... lies in"));
+}
+
 std::string pickle_refusal(const std::string& pickle) {
   try {
     read_state_dict_pickle(pickle, "x");
