@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "libswitch/base/log.h"
+
 namespace sw {
 namespace {
 
@@ -77,6 +79,17 @@ std::string task_json(const CheckpointReader* reader, const std::string& argumen
     out["results"].push_back({{"task", r.task}, {"examples", r.examples}, {"metrics", metrics}});
   }
   return out.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+void AnswerProgress::operator()(int64_t done) {
+  const std::string text = fmt::format("{}: {} of {} answered, {:.1f} a second", task_, done,
+                                       examples_, static_cast<double>(done) / timer_.seconds());
+  if (mode_ == ProgressMode::bar) {
+    bar_.draw(static_cast<double>(done) / static_cast<double>(examples_), text);
+  } else if (mode_ == ProgressMode::plain && since_.seconds() >= 10) {
+    since_.restart();
+    log::info("{}", text);
+  }
 }
 
 }  // namespace sw

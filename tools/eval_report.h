@@ -5,8 +5,11 @@
 #include <utility>
 #include <vector>
 
+#include "libswitch/base/timer.h"
 #include "libswitch/io/checkpoint_reader.h"
 #include "libswitch/train/objective.h"
+#include "libswitch/train/progress_line.h"
+#include "tools/tool.h"
 
 namespace sw {
 
@@ -26,5 +29,20 @@ struct TaskResult {
 std::string task_table(const std::vector<TaskResult>& results);
 std::string task_json(const CheckpointReader* reader, const std::string& argument,
                       const std::vector<TaskResult>& results);
+
+/// How many of a task's examples are answered, on stderr: a bar, or a line of the log now and then.
+class AnswerProgress {
+ public:
+  AnswerProgress(ProgressMode mode, const std::string& task, int64_t examples)
+      : mode_(mode), task_(task), examples_(examples), bar_(mode == ProgressMode::bar) {}
+  void operator()(int64_t done);
+
+ private:
+  ProgressMode mode_;
+  std::string task_;
+  int64_t examples_;
+  ProgressLine bar_;
+  Timer timer_, since_;
+};
 
 }  // namespace sw

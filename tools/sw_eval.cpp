@@ -217,14 +217,16 @@ std::vector<sw::Evaluation> evaluate_data(const sw::Model& model, const Options&
 // Asks every task of the model; rank 0 writes the answers to `file`, where there is one.
 std::vector<sw::TaskResult> evaluate_tasks(
     const sw::Model& model, const std::vector<std::unique_ptr<sw::TaskEvaluation>>& tasks,
-    sw::AtomicFile* file) {
+    sw::AtomicFile* file, sw::ProgressMode progress_mode) {
   std::vector<sw::TaskResult> results;
   for (const auto& evaluation : tasks) {
     const sw::Task& task = evaluation->task();
     std::vector<std::string> answers;
-    const sw::Evaluation result = evaluation->evaluate(model, {}, &answers);
-    sw::log::info("{}: {} examples | neg_log_perplexity {:.4f} | dropped {:.2f} %", task.name(),
-                  result.sequences, result.neg_log_perplexity, 100 * result.dropped_share);
+    sw::Evaluation result;
+    {
+      sw::AnswerProgress progress(progress_mode, task.name(), std::ssize(task.pairs()));
+      result = evaluation->evaluate(model, {}, {false, &answers, std::ref(progress)});
+    }
     results.push_back({task.name(), result.sequences, result.metrics});
     if (file == nullptr) continue;
     std::string text;
@@ -291,7 +293,8 @@ int run(const Options& options, sw::ToolRun& tool) {
     }
     return 0;
   }
-  const auto results = evaluate_tasks(*model, tasks, file ? &*file : nullptr);
+  const auto results = evaluate_tasks(*model, tasks, file ? &*file : nullptr,
+                                      speaks ? tool.progress() : sw::ProgressMode::none);
   if (file) file->commit();
   if (speaks) print_tasks(results, &reader, tool);
   return 0;

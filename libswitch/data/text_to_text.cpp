@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <mutex>
+#include <numeric>
 #include <utility>
 
 #include "libswitch/base/error.h"
@@ -320,28 +322,49 @@ double TextToTextDataset::share(int64_t source) const {
          static_cast<double>(state_->mix->period());
 }
 
+PairRows::PairRows(const TokenizedPairs& pairs, std::vector<int64_t> rows)
+    : pairs_(&pairs), rows_(std::move(rows)) {
+  constexpr int64_t kMultiple = 8;
+  const auto rounded = [](int64_t n) { return (n + kMultiple - 1) / kMultiple * kMultiple; };
+  for (const int64_t row : rows_) {
+    input_length_ = std::max(input_length_, rounded(std::ssize(pairs.input(row))));
+    target_length_ = std::max(target_length_, rounded(std::ssize(pairs.target(row))));
+  }
+}
+
+void PairRows::fill(int64_t first, int64_t rows, Batch& batch) const {
+  clear_batch(rows, input_length_, target_length_, false, batch);
+  for (int64_t row = 0; row < std::min(rows, this->rows() - first); ++row) {
+    const int64_t pair = rows_[static_cast<size_t>(first + row)];
+    const auto input = pairs_->input(pair), target = pairs_->target(pair);
+    std::copy(input.begin(), input.end(), batch.inputs.begin() + row * input_length_);
+    std::copy(target.begin(), target.end(), batch.targets.begin() + row * target_length_);
+  }
+}
+
 TextToTextEvalSet::TextToTextEvalSet(const Task& task, const Tokenizer& tokenizer,
                                      int64_t input_length, int64_t target_length)
     : vocabulary_(vocabulary_of(tokenizer)),
       pairs_(task.pairs(), tokenizer, checked_length(input_length, task.lengths().first, "input"),
-             checked_length(target_length, task.lengths().second, "target"), task.file()) {
-  constexpr int64_t kMultiple = 8;
-  int64_t longest_input = 0, longest_target = 0;
-  for (int64_t i = 0; i < pairs_.size(); ++i) {
-    longest_input = std::max<int64_t>(longest_input, std::ssize(pairs_.input(i)));
-    longest_target = std::max<int64_t>(longest_target, std::ssize(pairs_.target(i)));
-  }
-  input_length_ = (longest_input + kMultiple - 1) / kMultiple * kMultiple;
-  target_length_ = (longest_target + kMultiple - 1) / kMultiple * kMultiple;
+             checked_length(target_length, task.lengths().second, "target"), task.file()) {}
+
+PairRows TextToTextEvalSet::rows() const {
+  std::vector<int64_t> rows(static_cast<size_t>(pairs_.size()));
+  std::iota(rows.begin(), rows.end(), int64_t{0});
+  return {pairs_, std::move(rows)};
 }
 
-void TextToTextEvalSet::fill(int64_t first, int64_t rows, Batch& batch) const {
-  clear_batch(rows, input_length_, target_length_, false, batch);
-  for (int64_t row = 0; row < std::min(rows, pairs_.size() - first); ++row) {
-    const auto input = pairs_.input(first + row), target = pairs_.target(first + row);
-    std::copy(input.begin(), input.end(), batch.inputs.begin() + row * input_length_);
-    std::copy(target.begin(), target.end(), batch.targets.begin() + row * target_length_);
+std::vector<PairRows> TextToTextEvalSet::by_length() const {
+  constexpr int64_t kShortest = 32;
+  std::map<int64_t, std::vector<int64_t>> groups;
+  for (int64_t i = 0; i < pairs_.size(); ++i) {
+    int64_t limit = kShortest;
+    while (limit < std::ssize(pairs_.input(i))) limit *= 2;
+    groups[limit].push_back(i);
   }
+  std::vector<PairRows> out;
+  for (auto& [limit, rows] : groups) out.emplace_back(pairs_, std::move(rows));
+  return out;
 }
 
 std::vector<std::vector<int32_t>> TextToTextEvalSet::prompts() const {

@@ -106,27 +106,43 @@ class TextToTextDataset {
   std::unique_ptr<State> state_;
 };
 
-/// Pairs in order, one a row, padded: what a task is evaluated on.
-class TextToTextEvalSet : public EvalRows {
+/// Some of the pairs, one a row, padded to the longest of them.
+class PairRows : public EvalRows {
  public:
-  /// Lengths of 0 are the task's own. What is longer is cut; rows are as long as the longest needs.
-  /// The task is read here and not kept.
-  TextToTextEvalSet(const Task& task, const Tokenizer& tokenizer, int64_t input_length = 0,
-                    int64_t target_length = 0);
+  /// `pairs` must outlive it.
+  PairRows(const TokenizedPairs& pairs, std::vector<int64_t> rows);
 
-  int64_t rows() const override { return pairs_.size(); }
+  int64_t rows() const override { return std::ssize(rows_); }
   void fill(int64_t first, int64_t rows, Batch& batch) const override;
-  /// Inputs as a generator takes them.
-  std::vector<std::vector<int32_t>> prompts() const;
-  const TokenizedPairs& pairs() const { return pairs_; }
-  const DataVocabulary& vocabulary() const { return vocabulary_; }
   int64_t input_length() const override { return input_length_; }
   int64_t target_length() const override { return target_length_; }
 
  private:
+  const TokenizedPairs* pairs_;
+  std::vector<int64_t> rows_;
+  int64_t input_length_ = 0, target_length_ = 0;
+};
+
+/// What a task is evaluated on: its pairs, not packed.
+class TextToTextEvalSet {
+ public:
+  /// Lengths of 0 are the task's own; what is longer is cut. The task is read here and not kept.
+  TextToTextEvalSet(const Task& task, const Tokenizer& tokenizer, int64_t input_length = 0,
+                    int64_t target_length = 0);
+
+  const TokenizedPairs& pairs() const { return pairs_; }
+  /// All rows, in order.
+  PairRows rows() const;
+  /// The same in groups of like length (inputs of at most 32 tokens, 64, 128, ..), in order within
+  /// each, so that little is padding. A group has one shape, whatever the number of ranks.
+  std::vector<PairRows> by_length() const;
+  /// Inputs as a generator takes them.
+  std::vector<std::vector<int32_t>> prompts() const;
+  const DataVocabulary& vocabulary() const { return vocabulary_; }
+
+ private:
   DataVocabulary vocabulary_;
   TokenizedPairs pairs_;
-  int64_t input_length_ = 0, target_length_ = 0;
 };
 
 }  // namespace sw

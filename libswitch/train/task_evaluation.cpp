@@ -71,9 +71,21 @@ TaskEvaluation::TaskEvaluation(std::unique_ptr<Task> task, const Tokenizer& toke
   generate_.validate();
 }
 
-Evaluation TaskEvaluation::evaluate(const Model& model, const Poll& poll,
-                                    std::vector<std::string>* answers) const {
-  Evaluation out = evaluate_set(model, set_, name_, poll);
+void TaskEvaluation::add_likelihood(const Model& model, const Poll& poll, Evaluation& out) const {
+  double log_likelihood = 0;
+  for (const PairRows& rows : set_.by_length()) {
+    const Evaluation part = evaluate_set(model, rows, name_, poll);
+    log_likelihood += part.neg_log_perplexity * static_cast<double>(part.tokens);
+    out.tokens += part.tokens;
+    out.layers.resize(part.layers.size());
+    for (size_t i = 0; i < part.layers.size(); ++i) out.layers[i].merge(part.layers[i]);
+  }
+  out.neg_log_perplexity = log_likelihood / static_cast<double>(out.tokens);
+  out.dropped_share = dropped_share(out.layers);
+}
+
+std::vector<std::string> TaskEvaluation::answer(const Model& model, const Poll& poll,
+                                                const Extras& extras) const {
   // Answers do not depend on their neighbours; prompts of like length need the least padding.
   std::vector<std::vector<int32_t>> prompts = set_.prompts(), sorted;
   std::vector<size_t> order(prompts.size());
@@ -81,11 +93,31 @@ Evaluation TaskEvaluation::evaluate(const Model& model, const Poll& poll,
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return prompts[a].size() > prompts[b].size(); });
   for (const size_t i : order) sorted.push_back(std::move(prompts[i]));
-  const std::vector<Answer> found = Generator(model, generate_).generate(sorted, 0, poll);
-  std::vector<std::string> texts(found.size());
-  for (size_t i = 0; i < found.size(); ++i) texts[order[i]] = tokenizer_.decode(found[i].tokens);
-  out.metrics = task_->metrics(texts);
-  if (answers != nullptr) *answers = std::move(texts);
+  std::vector<std::string> texts(sorted.size());
+  Generator generator(model, generate_);
+  // A few batches of every rank at a time.
+  const auto at_once = static_cast<size_t>(4 * generate_.batch * model.mesh().data().size());
+  for (size_t begin = 0; begin < sorted.size(); begin += at_once) {
+    if (extras.progress) extras.progress(static_cast<int64_t>(begin));
+    const size_t count = std::min(at_once, sorted.size() - begin);
+    const std::vector<Answer> found =
+        generator.generate(std::span(sorted).subspan(begin, count), begin, poll);
+    for (size_t i = 0; i < count; ++i) {
+      texts[order[begin + i]] = tokenizer_.decode(found[i].tokens);
+    }
+  }
+  return texts;
+}
+
+Evaluation TaskEvaluation::evaluate(const Model& model, const Poll& poll,
+                                    const Extras& extras) const {
+  Evaluation out;
+  out.data = name_;
+  out.sequences = set_.pairs().size();
+  if (extras.likelihood) add_likelihood(model, poll, out);
+  std::vector<std::string> answers = answer(model, poll, extras);
+  out.metrics = task_->metrics(answers);
+  if (extras.answers != nullptr) *extras.answers = std::move(answers);
   return out;
 }
 

@@ -1,6 +1,7 @@
 // A model on a task: answers by generation, judged by the task's metrics.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,11 +46,19 @@ class TaskEvaluation {
 
   const Task& task() const { return *task_; }
 
-  /// Answers every pair's input and judges the answers; the log-likelihood is that of the pairs'
-  /// targets. Every rank of the model's mesh calls it and gets all of it. `answers`, where given,
-  /// takes the answers' texts.
-  Evaluation evaluate(const Model& model, const Poll& poll = {},
-                      std::vector<std::string>* answers = nullptr) const;
+  /// What else evaluate() gives.
+  struct Extras {
+    /// That of the pairs' targets; without it, half the time is saved.
+    bool likelihood = true;
+    std::vector<std::string>* answers = nullptr;     // takes the answers' texts
+    std::function<void(int64_t answered)> progress;  // hears now and then how far it is
+  };
+  /// Answers every pair's input and judges the answers. Every rank of the model's mesh calls it and
+  /// gets all of it.
+  Evaluation evaluate(const Model& model, const Poll& poll, const Extras& extras) const;
+  Evaluation evaluate(const Model& model, const Poll& poll = {}) const {
+    return evaluate(model, poll, Extras());
+  }
 
  private:
   std::unique_ptr<Task> task_;
@@ -57,6 +66,9 @@ class TaskEvaluation {
   std::string name_;
   GenerateOptions generate_;
   TextToTextEvalSet set_;
+
+  void add_likelihood(const Model& model, const Poll& poll, Evaluation& out) const;
+  std::vector<std::string> answer(const Model& model, const Poll& poll, const Extras& extras) const;
 };
 
 }  // namespace sw

@@ -162,11 +162,12 @@ TEST_F(TextToTextTest, LongSidesAreCutAndEnded) {
 TEST_F(TextToTextTest, EvaluationRowsArePaddedAndInOrder) {
   const auto task = Task::open(pairs_file("a", 5));
   const TextToTextEvalSet set(*task, small_tokenizer(), 40, 10);
-  EXPECT_EQ(set.rows(), 5);
-  const int64_t length = set.input_length();  // of the longest, rounded up
+  const PairRows rows = set.rows();
+  EXPECT_EQ(rows.rows(), 5);
+  const int64_t length = rows.input_length();  // of the longest, rounded up
   EXPECT_EQ(length, 16);
   Batch batch;
-  set.fill(3, 4, batch);
+  rows.fill(3, 4, batch);
   const auto prompts = set.prompts();
   for (int64_t row = 0; row < 4; ++row) {
     std::vector<int32_t> want =
@@ -176,6 +177,26 @@ TEST_F(TextToTextTest, EvaluationRowsArePaddedAndInOrder) {
     EXPECT_EQ(std::vector<int32_t>(begin, begin + length), want) << row;
   }
   EXPECT_EQ(small_tokenizer().decode(prompts[4]), task->pairs()[4].input);
+}
+
+TEST_F(TextToTextTest, EvaluationRowsGoByLength) {
+  std::string text;
+  for (int i = 0; i < 90; ++i) {
+    for (int k = 0; k < i * 37 % 90; ++k) text += "ba ";
+    text += "\tke\n";
+  }
+  const TextToTextEvalSet set(*Task::open(write("a", text).string()), small_tokenizer(), 512, 10);
+  const std::vector<PairRows> groups = set.by_length();
+  ASSERT_GE(groups.size(), 2U);
+  int64_t rows = 0;
+  for (const PairRows& group : groups) {
+    EXPECT_GT(group.rows(), 0);
+    rows += group.rows();
+  }
+  EXPECT_EQ(rows, 90);
+  EXPECT_LE(groups[0].input_length(), 32);
+  EXPECT_GT(groups[1].input_length(), 32);
+  EXPECT_EQ(groups.back().input_length(), set.rows().input_length());
 }
 
 TEST_F(TextToTextTest, WeightsStandBehindTheFile) {

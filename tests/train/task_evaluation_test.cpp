@@ -52,7 +52,7 @@ TEST_F(TaskEvaluationTest, AnswersStandInTheOrderOfTheirPairs) {
   asked.back().target += " ba";
   const TaskEvaluation evaluation(pairs(asked), tokenizer, "name", options);
   std::vector<std::string> answers;
-  const Evaluation result = evaluation.evaluate(model, {}, &answers);
+  const Evaluation result = evaluation.evaluate(model, {}, {true, &answers, {}});
   EXPECT_EQ(answers, expected);
   EXPECT_EQ(result.data, "name");
   EXPECT_EQ(result.sequences, 6);
