@@ -94,7 +94,7 @@ void ImportPlan::resolve_aliases(Pieces& pieces) {
       continue;
     }
     SW_CHECK(same_bytes(kept.back().tensor, piece.tensor), corrupt,
-             "{}: differs from {}, which is the same parameter", where(piece.tensor),
+             "{}: differs from {}, which is one parameter in this toolkit", where(piece.tensor),
              shown(archive_.tensors()[kept.back().tensor].name));
     // The name that transformers writes rather than an alias of it.
     const std::string& name = archive_.tensors()[piece.tensor].name;
@@ -251,6 +251,16 @@ void ImportPlan::settle_structure() {
 void ImportPlan::settle_head(bool scaled_logits) {
   const bool tied = model_.tied_embeddings;
   const auto head = found_.find("lm_head");
+  if (head == found_.end() && !scaled_logits && tied) {
+    // What transformers 5 makes of a new T5 whose embeddings should not be tied.
+    found_["lm_head"] = found_.at("shared/embedding");
+    model_.tied_embeddings = false;
+    notes_.push_back(fmt::format(
+        "{}: embeddings are tied, but logits are not scaled: the head becomes a copy of "
+        "shared.weight",
+        config_name_));
+    return;
+  }
   if (head == found_.end()) {
     SW_CHECK(scaled_logits, corrupt, "{}: embeddings are not tied, but there is no lm_head.weight",
              config_name_);
