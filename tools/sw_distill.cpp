@@ -9,7 +9,7 @@ sw::ToolDescription describe() {
   tool.name = "sw-distill";
   tool.summary = "distil a sparse teacher into a dense or smaller sparse student";
   tool.usage = {
-      "--teacher CHECKPOINT [--preset P|--student CHECKPOINT] --data A.swt "
+      "--teacher CHECKPOINT [--preset P|--student CHECKPOINT] (--data A.swt|--task [NAME:]FILE) "
       "--run DIR --steps N [OPTION...]"};
   tool.examples = {
       "sw-distill --teacher runs/t --data a.swt --run runs/s --steps 5K --eval-data h.swt",
@@ -21,8 +21,7 @@ sw::ToolDescription describe() {
       "and begins with all of the teacher's weights that are no expert's. It prints the path of "
       "every checkpoint it commits; in the end the log compares student, teacher and --baseline on "
       "--eval-data or --eval-task: negative log perplexity and metrics, share of the teacher's "
-      "gain "
-      "that is kept, compression of the parameters.";
+      "gain that is kept, compression of the parameters.";
   sw::describe_training(tool);
   tool.see_also = {"sw-pretrain(1)", "sw-eval(1)", "sw-inspect-router(1)", "switch-checkpoint(5)"};
   return tool;

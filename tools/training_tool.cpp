@@ -57,7 +57,7 @@ void print_plan(const TrainingPlan& plan, const LearningOptions& learning, const
                    readable((run.keep_last + 1) * e.checkpoint_bytes), run.keep_last));
   if (ranks) line("written by a rank", "up to " + readable(e.checkpoint_part_bytes));
   if (plan.free_disk_bytes >= 0) line("free disk", readable(plan.free_disk_bytes));
-  line("data", fmt::format("{} tokens, {} windows, {:.2f} epochs", plan.train_tokens,
+  line("data", fmt::format("{} tokens, {} rows, {:.2f} epochs", plan.train_tokens,
                            plan.train_examples, plan.epochs));
   line("precision", learning.dtype);
   line("operations a step", fmt::format("{:.4g} GFLOP", e.step_flops * 1e-9));
@@ -65,8 +65,8 @@ void print_plan(const TrainingPlan& plan, const LearningOptions& learning, const
        fmt::format("{:.3g} s a step, {} in all, at {:.0f} % of {:.0f} GFLOP/s", step_seconds,
                    rough_duration(step_seconds * static_cast<double>(learning.steps)),
                    100 * kShareOfPeak, plan.peak_flops * 1e-9));
-  line("would start", plan.resume_step < 0 ? std::string("from nothing")
-                                           : fmt::format("after step {}", plan.resume_step));
+  line("would start",
+       plan.resume_step < 0 ? plan.beginning : fmt::format("after step {}", plan.resume_step));
 }
 
 }  // namespace

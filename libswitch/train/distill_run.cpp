@@ -41,7 +41,7 @@ class DistillationJob final : public TrainingJob {
     config.untrained = options_.learning.steps == 0;
   }
   void initialize(Model& model, Optimizer& optimizer) override;
-  void finished(Trainer& trainer, const Model& model, const Objective& objective) override;
+  void finished(Trainer& trainer, const Model& model) override;
 
  private:
   void choose_sparsity();
@@ -182,6 +182,11 @@ PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* befo
   out.model = options_.model.resolve();
   check_student(out.model);
   out.preset = options_.model.preset;
+  if (student_) {
+    out.beginning = "from " + student_->path().string();
+  } else if (options_.init == "teacher") {
+    out.beginning = "from weights of " + teacher_->path().string();
+  }
   if (options_.task.tasks.empty()) {
     open_shards(out);
   } else {
@@ -300,9 +305,9 @@ void compare(const Evaluation& student, const Evaluation& teacher, const Evaluat
   }
 }
 
-void DistillationJob::finished(Trainer& trainer, const Model& model, const Objective& objective) {
+void DistillationJob::finished(Trainer& trainer, const Model& model) {
   const std::vector<Evaluation> student =
-      trainer.evaluations().empty() ? objective.evaluate(model, {}) : trainer.evaluations();
+      trainer.evaluations().empty() ? trainer.evaluate(model) : trainer.evaluations();
   const double size = static_cast<double>(count_parameters(model.config()).total);
   const double compression =
       1 - size / static_cast<double>(count_parameters(teacher_config_).total);
@@ -311,10 +316,10 @@ void DistillationJob::finished(Trainer& trainer, const Model& model, const Objec
               100 * compression, tokenizer_ ? "task" : "data");
     return;
   }
-  const std::vector<Evaluation> teacher = objective.evaluate(objective_->teacher(), {});
+  const std::vector<Evaluation> teacher = trainer.evaluate(objective_->teacher());
   std::vector<Evaluation> baseline;
   if (baseline_) {
-    baseline = objective.evaluate(*load_model(*baseline_, model.compute(), model.mesh()), {});
+    baseline = trainer.evaluate(*load_model(*baseline_, model.compute(), model.mesh()));
   }
   for (size_t i = 0; i < student.size(); ++i) {
     nlohmann::ordered_json event = event_json("distilled", trainer.step());
@@ -342,9 +347,13 @@ void declare_distill_options(OptionRegistry& r, DistillOptions& o) {
       .value_name("CHECKPOINT")
       .default_text("made anew: --preset, or the teacher's dense twin")
       .help("a student that goes on learning");
-  r.add("baseline", &o.baseline)
-      .value_name("CHECKPOINT")
-      .help("a model without a teacher, for the share of the teacher's gain");
+  r.add("keep-experts", &o.keep_experts)
+      .at_least(0)
+      .default_text("a dense student")
+      .help("make a sparse student of the N most used experts of each layer")
+      .details(
+          "Their weights and the routers' columns are copied too. With --steps 0 that is all: the "
+          "teacher pruned to what its data use.");
   r.add("soft-weight", &o.mix.soft_weight)
       .range(0, 1)
       .help("weight of the teacher's distribution; the labels have the rest");
@@ -354,13 +363,9 @@ void declare_distill_options(OptionRegistry& r, DistillOptions& o) {
       .details(
           "Embeddings, attention, norms, relative biases and dense feed-forward layers are copied "
           "by name; feed-forward layers in place of experts are drawn anew.");
-  r.add("keep-experts", &o.keep_experts)
-      .at_least(0)
-      .default_text("a dense student")
-      .help("make a sparse student of the N most used experts of each layer")
-      .details(
-          "Their weights and the routers' columns are copied too. With --steps 0 that is all: the "
-          "teacher pruned to what its data use.");
+  r.add("baseline", &o.baseline)
+      .value_name("CHECKPOINT")
+      .help("a model without a teacher, for the share of the teacher's gain");
   r.add_choice("expert-usage", &o.expert_usage, {"data", "telemetry"})
       .advanced()
       .help("what --keep-experts goes by: the given data, or the teacher's own training");
@@ -374,6 +379,11 @@ void declare_distill_options(OptionRegistry& r, DistillOptions& o) {
   declare_task_options(r, o.task, false, false);
   declare_learning_options(r, o.learning, 0);
   declare_run_options(r, o.run);
+  r.find("experts")->default_text("0, --keep-experts, or the student's");
+  for (const char* name :
+       {"conventions", "expert-every", "router", "device", "seed", "capacity-factor"}) {
+    r.find(name)->advanced();
+  }
 }
 
 TrainOutcome distill(DistillOptions& options, RunContext& context) {

@@ -110,6 +110,9 @@ PreparedRun FinetuningJob::prepare(int64_t ranks, const CheckpointReader* before
   tasks_ = open_training_tasks(options_.task, *tokenizer_, options_.learning.seed);
   if (!options_.best.empty()) check_metric(tasks_.evaluations, options_.best);
   out.preset = options_.model.preset;
+  if (from_) {
+    out.beginning = fmt::format("from {}, step {}", from_->path().string(), first_step_);
+  }
   out.input_length = tasks_.dataset->input_length();
   out.target_length = tasks_.dataset->target_length();
   out.train_examples = tasks_.rows();
@@ -173,6 +176,12 @@ void declare_finetune_options(OptionRegistry& r, FinetuneOptions& o) {
   r.find("lr")->default_text("0.001");
   r.find("steps")->help("steps of tuning, beyond those of the checkpoint");
   r.find("optimizer")->default_text("the checkpoint's");
+  // What the checkpoint decides is not worth a line of the short help.
+  for (const char* name :
+       {"preset", "conventions", "experts", "expert-every", "router", "device", "capacity-factor",
+        "eval-capacity-factor", "aux-loss", "z-loss", "jitter", "init-scale"}) {
+    r.find(name)->advanced();
+  }
 }
 
 TrainOutcome finetune(FinetuneOptions& options, RunContext& context) {

@@ -337,6 +337,11 @@ void Trainer::note(const nlohmann::ordered_json& event) {
   if (metrics_) append_metrics(event);
 }
 
+std::vector<Evaluation> Trainer::evaluate(const Model& other) {
+  announce(TrainPhase::evaluation);
+  return objective_.evaluate(other, {});
+}
+
 void Trainer::evaluate() {
   announce(TrainPhase::evaluation);
   evaluations_ = objective_.evaluate(model_, [this] { poll(); });

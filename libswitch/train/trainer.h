@@ -109,6 +109,8 @@ class Trainer {
   const Telemetry& telemetry() const { return telemetry_.telemetry(); }
   /// Of the model as it is now; empty when nothing was evaluated since the last step.
   const std::vector<Evaluation>& evaluations() const { return evaluations_; }
+  /// Another model of the same mesh, on what this one is evaluated on. All ranks call it.
+  std::vector<Evaluation> evaluate(const Model& other);
   /// Adds an event's line to metrics.jsonl.
   void note(const nlohmann::ordered_json& event);
 

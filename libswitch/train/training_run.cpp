@@ -199,7 +199,8 @@ TrainOutcome run_training(TrainingJob& job, RunContext& context) {
   if (outcome == TrainOutcome::finished) {
     log::info("done: {} steps, {} tokens", trainer.steps_done(),
               rough_count(static_cast<double>(trainer.tokens())));
-    job.finished(trainer, model, *objective);
+    requests.stop_at_once(true);  // everything is saved
+    job.finished(trainer, model);
   }
   return outcome;
 }

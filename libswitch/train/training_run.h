@@ -40,7 +40,8 @@ RunMachine settle_machine(LearningOptions& learning, const RunOptions& run, int6
 struct PreparedRun {
   RunMachine machine;
   ModelConfig model;
-  std::string preset;  // of the model, for the checkpoints; may be empty
+  std::string preset;                      // of the model, for the checkpoints; may be empty
+  std::string beginning = "from nothing";  // where the weights of a new run come from
   int64_t input_length = 0, target_length = 0;
   uint64_t train_examples = 0, train_tokens = 0;     // of one epoch
   std::map<std::string, AttributeValue> attributes;  // of the checkpoints, beside the run's own
@@ -71,7 +72,7 @@ class TrainingJob {
   /// The weights that a run begins with.
   virtual void initialize(Model& model, Optimizer& optimizer);
   /// When all steps are done and the last checkpoint is committed; on every rank alike.
-  virtual void finished(Trainer&, const Model&, const Objective&) {}
+  virtual void finished(Trainer&, const Model&) {}
 };
 
 /// Trains to the end or until stopped. Options get their resolved values on the way.
@@ -82,7 +83,8 @@ struct TrainingPlan {
   TrainingEstimate estimate;
   uint64_t train_examples = 0, train_tokens = 0;  // of one epoch
   double epochs = 0;
-  int64_t resume_step = -1;  // -1: from the start
+  int64_t resume_step = -1;  // -1: a new run
+  std::string beginning;     // where its weights come from
   double peak_flops = 0;
   int64_t free_disk_bytes = -1;       // where the run folder is or will be; -1: unknown
   int64_t machine_memory_bytes = -1;  // of this machine, swap included; -1: unknown

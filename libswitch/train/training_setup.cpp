@@ -115,6 +115,7 @@ TrainingPlan plan_training(TrainingJob& job, RunContext& context) {
   World& world = context.world;
   const PreparedRun prepared = prepare_run(job, world.size(), before ? &*before : nullptr);
   plan.estimate = estimate_training(training_shape(job, prepared));
+  plan.beginning = prepared.beginning;
   plan.train_tokens = prepared.train_tokens;
   plan.train_examples = prepared.train_examples;
   plan.epochs = static_cast<double>(job.learning().steps) *
