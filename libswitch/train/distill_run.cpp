@@ -51,7 +51,9 @@ class DistillationJob final : public TrainingJob {
   void open_shards(PreparedRun& out);
   void open_tasks(PreparedRun& out);
   void check_digest(const CheckpointReader& before) const;
-  KeptExperts kept_experts(const Mesh& mesh);
+  void open_logits(const PreparedRun& prepared);
+  std::unique_ptr<Model> load_teacher(const Mesh& mesh, DType compute) const;
+  KeptExperts kept_experts(const Model& student) const;
   std::vector<RouterStatistics> measure_usage(const Model& teacher, const Objective& data) const;
 
   DistillOptions& options_;
@@ -61,6 +63,7 @@ class DistillationJob final : public TrainingJob {
   TrainingShards shards_;
   std::optional<Tokenizer> tokenizer_;  // with tasks
   TrainingTasks tasks_;
+  std::unique_ptr<TeacherLogitsFile> logits_;
   const DistillationObjective* objective_ = nullptr;  // the trainer's
 };
 
@@ -194,7 +197,8 @@ PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* befo
   }
   out.attributes[kTeacherDigest] = teacher_->digest();
   out.attributes[kTeacherParameters] = count_parameters(teacher_config_).total;
-  out.frozen.push_back(teacher_config_);
+  if (options_.teacher_logits.empty()) out.frozen.push_back(teacher_config_);
+  open_logits(out);
   return out;
 }
 
@@ -203,6 +207,41 @@ std::string DistillationJob::tokenizer() {
   const std::string& own = teacher_->meta().tokenizer;
   if (!own.empty() && options_.data.vocab.empty()) return own;
   return shard_tokenizer(shards_.first_shard, options_.data.vocab);
+}
+
+std::unique_ptr<Model> DistillationJob::load_teacher(const Mesh& mesh, DType compute) const {
+  auto teacher = std::make_unique<Model>(frozen(teacher_config_), compute, Device{}, mesh);
+  read_weights(*teacher_, *teacher);
+  return teacher;
+}
+
+// The file of logits, read or written.
+void DistillationJob::open_logits(const PreparedRun& prepared) {
+  const bool writes = !options_.write_teacher_logits.empty();
+  if (options_.teacher_logits.empty() && !writes) return;
+  SW_CHECK(options_.teacher_logits.empty() || !writes, usage,
+           "--teacher-logits and --write-teacher-logits are both given; they are read or written");
+  SW_CHECK(options_.run.on_spike != OnSpike::rollback, usage,
+           "--on-spike rollback leaves data out, which a file of teacher logits does not know of; "
+           "give another");
+  const TeacherLogitsShape shape{prepared.target_length, options_.teacher_top_k,
+                                 teacher_config_.vocab_size, teacher_->digest()};
+  if (writes) {
+    SW_CHECK(prepared.machine.mesh.model == 1, usage,
+             "--write-teacher-logits: mesh {} cuts the vocabulary; give model=1",
+             prepared.machine.mesh.str());
+    logits_ = std::make_unique<TeacherLogitsFile>(options_.write_teacher_logits, shape);
+    return;
+  }
+  logits_ = std::make_unique<TeacherLogitsFile>(options_.teacher_logits);
+  const TeacherLogitsShape& there = logits_->shape();
+  const std::string file = options_.teacher_logits.string();
+  SW_CHECK(there.teacher_digest == shape.teacher_digest, usage,
+           "{}: was made by another teacher (digest {}, --teacher has {})", file,
+           there.teacher_digest, shape.teacher_digest);
+  SW_CHECK(there.target_length == shape.target_length && there.vocab_size == shape.vocab_size,
+           usage, "{}: was made for {} target positions, this run has {}; give the same lengths",
+           file, there.target_length, shape.target_length);
 }
 
 std::unique_ptr<Objective> DistillationJob::make_objective(const Mesh& mesh) {
@@ -215,15 +254,14 @@ std::unique_ptr<Objective> DistillationJob::make_objective(const Mesh& mesh) {
     data = std::make_unique<PretrainingObjective>(std::move(shards_.dataset), learning.seed,
                                                   learning.batch, std::move(shards_.eval_sets));
   }
-  auto teacher = std::make_unique<Model>(frozen(teacher_config_), compute_dtype(learning.dtype),
-                                         Device{}, mesh);
-  read_weights(*teacher_, *teacher);
+  std::unique_ptr<Model> teacher;
+  if (options_.teacher_logits.empty()) teacher = load_teacher(mesh, compute_dtype(learning.dtype));
   const ParameterCount count = count_parameters(teacher_config_);
   log::info("teacher {} | {} parameters, {} active | digest {}", teacher_->path().string(),
             rough_count(static_cast<double>(count.total)),
             rough_count(static_cast<double>(count.active)), teacher_->digest());
-  auto objective =
-      std::make_unique<DistillationObjective>(std::move(data), std::move(teacher), options_.mix);
+  auto objective = std::make_unique<DistillationObjective>(std::move(data), std::move(teacher),
+                                                           std::move(logits_), options_.mix);
   objective_ = objective.get();
   return objective;
 }
@@ -248,13 +286,20 @@ std::vector<RouterStatistics> DistillationJob::measure_usage(const Model& teache
   return layers;
 }
 
-KeptExperts DistillationJob::kept_experts(const Mesh&) {
+KeptExperts DistillationJob::kept_experts(const Model& student) const {
   if (options_.keep_experts == 0) return {};
-  const KeptExperts kept =
-      options_.expert_usage == "telemetry"
-          ? most_used_experts(*teacher_, options_.keep_experts)
-          : most_used_experts(measure_usage(objective_->teacher(), *objective_),
-                              options_.keep_experts);
+  KeptExperts kept;
+  if (options_.expert_usage == "telemetry") {
+    kept = most_used_experts(*teacher_, options_.keep_experts);
+  } else {
+    std::unique_ptr<Model> loaded;
+    const Model* teacher = objective_->teacher();
+    if (teacher == nullptr) {
+      loaded = load_teacher(student.mesh(), student.compute());
+      teacher = loaded.get();
+    }
+    kept = most_used_experts(measure_usage(*teacher, *objective_), options_.keep_experts);
+  }
   for (const auto& [layer, experts] : kept) {
     log::info("{}: keeps experts {}", layer, fmt::join(experts, " "));
   }
@@ -267,8 +312,8 @@ void DistillationJob::initialize(Model& model, Optimizer&) {
   } else if (options_.init == "fresh") {
     model.initialize(options_.learning.seed);
   } else {
-    const CopiedWeights copied = initialize_from_teacher(
-        model, *teacher_, kept_experts(model.mesh()), options_.learning.seed);
+    const CopiedWeights copied =
+        initialize_from_teacher(model, *teacher_, kept_experts(model), options_.learning.seed);
     log::info("the student begins with {} tensors of the teacher and {} of its own", copied.tensors,
               copied.fresh);
   }
@@ -316,7 +361,10 @@ void DistillationJob::finished(Trainer& trainer, const Model& model) {
               100 * compression, tokenizer_ ? "task" : "data");
     return;
   }
-  const std::vector<Evaluation> teacher = trainer.evaluate(objective_->teacher());
+  const std::vector<Evaluation> teacher =
+      objective_->teacher() != nullptr
+          ? trainer.evaluate(*objective_->teacher())
+          : trainer.evaluate(*load_teacher(model.mesh(), model.compute()));
   std::vector<Evaluation> baseline;
   if (baseline_) {
     baseline = trainer.evaluate(*load_model(*baseline_, model.compute(), model.mesh()));
@@ -374,6 +422,22 @@ void declare_distill_options(OptionRegistry& r, DistillOptions& o) {
       .unit("rows")
       .advanced()
       .help("of the given data that the usage is measured on");
+  r.add("write-teacher-logits", &o.write_teacher_logits)
+      .value_name("FILE")
+      .advanced()
+      .help("keep what the teacher says of the training rows, for other students")
+      .details(
+          "The largest logits of each target, 8 bytes each. A student of the same data, --batch, "
+          "--seed and lengths reads them with --teacher-logits and needs no teacher while it "
+          "learns.");
+  r.add("teacher-top-k", &o.teacher_top_k)
+      .range(1, 1 << 16)
+      .advanced()
+      .help("logits that --write-teacher-logits keeps of each target");
+  r.add("teacher-logits", &o.teacher_logits)
+      .value_name("FILE")
+      .advanced()
+      .help("what the teacher said, from a file; the rest has no probability");
   declare_model_options(r, o.model);
   declare_data_options(r, o.data, {false, "mixture-temperature", 0});
   declare_task_options(r, o.task, false, false);

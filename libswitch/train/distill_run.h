@@ -15,6 +15,8 @@ struct DistillOptions {
   DistillOptions() { data.input_length = 0; }  // 512, or the tasks' own
   std::filesystem::path teacher, student, baseline;
   DistillationConfig mix;
+  std::filesystem::path teacher_logits, write_teacher_logits;
+  int64_t teacher_top_k = 32;         // logits written
   std::string init = "teacher";       // teacher, fresh
   int64_t keep_experts = 0;           // 0: a student without the teacher's experts
   std::string expert_usage = "data";  // data, telemetry

@@ -10,22 +10,25 @@ ModelConfig frozen(ModelConfig config) {
   return config;
 }
 
-ForwardResult distillation_forward(Context& context, const Model& student, const ModelInput& input,
-                                   const ForwardOptions& options, const Model& teacher,
-                                   const DistillationConfig& config) {
+kernels::TeacherLogits ask_teacher(const Context& context, const Model& teacher,
+                                   const ModelInput& input) {
+  const ProfileScope scope("teacher");
+  Context frozen;
+  frozen.training = context.training;
+  frozen.seed = context.seed;
+  frozen.step = context.step;
+  frozen.fault = context.fault;
   kernels::TeacherLogits said;
-  {
-    const ProfileScope scope("teacher");
-    Context frozen;
-    frozen.training = context.training;
-    frozen.seed = context.seed;
-    frozen.step = context.step;
-    frozen.fault = context.fault;
-    said.hidden = teacher.decode(frozen, input).value();
-  }
+  said.hidden = teacher.decode(frozen, input).value();
   said.table = teacher.output_table().constant().value();
   said.logit_scale = teacher.logit_scale();
+  return said;
+}
 
+ForwardResult distillation_forward(Context& context, const Model& student, const ModelInput& input,
+                                   const ForwardOptions& options,
+                                   const kernels::TeacherLogits& said,
+                                   const DistillationConfig& config) {
   ForwardOptions mixed = options;
   mixed.router_loss_scale = 1 - config.soft_weight;
   mixed.loss_head = [&](Context& inner, const Var& hidden, const Var& table, const Tensor& targets,
@@ -41,13 +44,28 @@ ForwardResult distillation_forward(Context& context, const Model& student, const
 
 DistillationObjective::DistillationObjective(std::unique_ptr<Objective> data,
                                              std::unique_ptr<Model> teacher,
+                                             std::unique_ptr<TeacherLogitsFile> file,
                                              const DistillationConfig& config)
-    : data_(std::move(data)), teacher_(std::move(teacher)), config_(config) {}
+    : data_(std::move(data)),
+      teacher_(std::move(teacher)),
+      file_(std::move(file)),
+      config_(config) {}
 
 ForwardResult DistillationObjective::forward(Context& context, const Model& model,
                                              const ModelInput& input,
                                              const ForwardOptions& options) const {
-  return distillation_forward(context, model, input, options, *teacher_, config_);
+  const int64_t first_row = context.step * rows() + input.first_row;
+  kernels::TeacherLogits said;
+  if (teacher_ == nullptr) {
+    said = file_->read(first_row, input.targets);
+  } else {
+    said = ask_teacher(context, *teacher_, input);
+    if (file_ != nullptr) {
+      file_->write(first_row, input.targets,
+                   largest_logits(context.stream, said, input.targets, file_->shape().largest));
+    }
+  }
+  return distillation_forward(context, model, input, options, said, config_);
 }
 
 }  // namespace sw

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "libswitch/train/objective.h"
+#include "libswitch/train/teacher_logits.h"
 
 namespace sw {
 
@@ -18,18 +19,25 @@ struct DistillationConfig {
 /// A model as a teacher: without dropout and jitter, but with its training capacity.
 ModelConfig frozen(ModelConfig config);
 
+/// What the teacher, which lies on the student's mesh and computes in its precision, says of a
+/// shard; it runs without tape.
+kernels::TeacherLogits ask_teacher(const Context& context, const Model& teacher,
+                                   const ModelInput& input);
+
 /// The losses of one shard: labels and router losses with 1 - soft_weight, the teacher with
-/// soft_weight · temperature². The teacher, which lies on the student's mesh and computes in its
-/// precision, runs without tape. `sums` and the routing statistics are the student's.
+/// soft_weight · temperature². `sums` and the routing statistics are the student's.
 ForwardResult distillation_forward(Context& context, const Model& student, const ModelInput& input,
-                                   const ForwardOptions& options, const Model& teacher,
+                                   const ForwardOptions& options,
+                                   const kernels::TeacherLogits& said,
                                    const DistillationConfig& config);
 
 /// Distils on another objective's batches. Evaluation is that objective's, of the student alone.
 class DistillationObjective final : public Objective {
  public:
+  /// With a file and a teacher the teacher's largest logits are written to it; with a file alone
+  /// they are read from it, at steps whose number is that of their data.
   DistillationObjective(std::unique_ptr<Objective> data, std::unique_ptr<Model> teacher,
-                        const DistillationConfig& config);
+                        std::unique_ptr<TeacherLogitsFile> file, const DistillationConfig& config);
 
   int64_t rows() const override { return data_->rows(); }
   void fill(int64_t step, MeshPart part, Batch& batch) const override {
@@ -41,11 +49,13 @@ class DistillationObjective final : public Objective {
   std::vector<Evaluation> evaluate(const Model& model, const Poll& poll) const override {
     return data_->evaluate(model, poll);
   }
-  const Model& teacher() const { return *teacher_; }
+  /// Null where its logits are read.
+  const Model* teacher() const { return teacher_.get(); }
 
  private:
   std::unique_ptr<Objective> data_;
   std::unique_ptr<Model> teacher_;
+  std::unique_ptr<TeacherLogitsFile> file_;
   DistillationConfig config_;
 };
 

@@ -28,7 +28,8 @@ const std::set<std::string_view> kFree = {"allow_changes",  "async_checkpoint",
                                           "save_every",     "shard_optimizer",
                                           "steps",          "student",
                                           "task",           "teacher",
-                                          "tensorboard",    "vocab"};
+                                          "teacher_top_k",  "tensorboard",
+                                          "vocab",          "write_teacher_logits"};
 
 // A run may be steered by these on purpose.
 const std::set<std::string_view> kSteering = {"aux_loss",

@@ -177,7 +177,8 @@ Json run_mesh_case(const std::filesystem::path& folder, const RunOptions& option
     const DistillationConfig config{m.at("fraction_soft"), m.at("temperature")};
     forward = [&teacher, config](Context& context, const Model& student, const ModelInput& input,
                                  const ForwardOptions& how) {
-      return distillation_forward(context, student, input, how, *teacher, config);
+      return distillation_forward(context, student, input, how,
+                                  ask_teacher(context, *teacher, input), config);
     };
   }
   Json out;

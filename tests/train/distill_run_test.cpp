@@ -186,6 +186,38 @@ TEST_F(DistillRun, AStudentGoesOnFromItsCheckpoint) {
   EXPECT_EQ(held_out("s"), held_out("student"));
 }
 
+TEST_F(DistillRun, AllLogitsOfAFileTeachAsTheTeacherDoes) {
+  const std::string file = path("said");
+  distill_with("live", {"--write-teacher-logits", file, "--teacher-top-k", "128"});
+  distill_with("read", {"--teacher-logits", file});
+  // As the teacher does, but for the order of its sums.
+  EXPECT_NEAR(held_out("read"), held_out("live"), 1e-4);
+  distill_with("again", {"--teacher-logits", file, "--steps", "2"});
+  distill_with("again", {"--teacher-logits", file});
+  EXPECT_EQ(newest("again").digest(), newest("read").digest());
+}
+
+TEST_F(DistillRun, AFileOfOtherLogitsIsRefused) {
+  const std::string file = path("said");
+  distill_with("live", {"--write-teacher-logits", file, "--teacher-top-k", "4"});
+  int runs = 0;
+  const auto refused = [&](ErrorKind kind, const std::vector<std::string>& more) {
+    const std::string run = fmt::format("no-{}", ++runs);
+    return message_of(kind, [&] { distill_with(run, with({"--teacher-logits", file}, more)); });
+  };
+  EXPECT_THAT(refused(ErrorKind::corrupt, {"--steps", "7"}), HasSubstr("ends before row 24"));
+  EXPECT_THAT(refused(ErrorKind::corrupt, {"--seed", "7"}), HasSubstr("of other targets"));
+  EXPECT_THAT(refused(ErrorKind::usage, {"--input-length", "32"}), HasSubstr("target positions"));
+  EXPECT_THAT(refused(ErrorKind::usage, {"--on-spike", "rollback"}), HasSubstr("rollback"));
+  EXPECT_THAT(refused(ErrorKind::corrupt, {"--teacher-logits", path("train.swt")}),
+              HasSubstr("teacher logits"));
+  std::fstream damaged(file, std::ios::in | std::ios::out | std::ios::binary);
+  damaged.seekp(4096 + 100);
+  damaged.put('x');
+  damaged.close();
+  EXPECT_THAT(refused(ErrorKind::corrupt, {}), HasSubstr("row 0 was not written or is damaged"));
+}
+
 TEST_F(DistillRun, WhatDoesNotFitIsSaidWithARemedy) {
   const auto refused = [&](ErrorKind kind, const std::vector<std::string>& more) {
     return message_of(kind, [&] { distill_with("no", more); });
