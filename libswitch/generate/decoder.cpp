@@ -57,7 +57,6 @@ Decoder::Decoder(const ModelConfig& config, const DecodingWeights& weights, Spar
 
 void Decoder::begin(const Encoded& encoded) {
   position_ = cached_ = 0;
-  distances_ = 0;  // the table of biases may have been trained since
   history_.clear();
   prompt_.resize(encoded.runs.size());
   std::iota(prompt_.begin(), prompt_.end(), 0);

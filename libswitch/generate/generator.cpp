@@ -37,7 +37,6 @@ struct Generator::Impl {
   ModelConfig config;
   GenerateOptions options;
   const Mesh& mesh;
-  DecodingWeights plain;    // empty when nothing may change them
   DecodingWeights weights;  // packed for steps
   std::unique_ptr<ExpertSource> experts;
   SparseLayers sparse;
@@ -45,25 +44,17 @@ struct Generator::Impl {
   Work work;
 
   Impl(const ModelConfig& model_config, DType compute, const Mesh& model_mesh, DecodingWeights w,
-       std::unique_ptr<ExpertSource> e, const GenerateOptions& o, bool may_change)
+       std::unique_ptr<ExpertSource> e, const GenerateOptions& o)
       : config(model_config),
         options(o),
         mesh(model_mesh),
-        plain(may_change ? w : DecodingWeights()),
-        weights(may_change ? std::move(w) : packed_for_steps(std::move(w))),
+        weights(packed_for_steps(std::move(w))),
         experts(std::move(e)),
         sparse(config, compute, *experts, mesh, options.use_capacity, options.seed),
         decoder(config, weights, sparse) {
     options.validate();
     SW_CHECK(compute == DType::f32 || compute == DType::bf16, usage,
              "generate: precision {} is not one of f32 and bf16", dtype_name(compute));
-  }
-
-  // The model's weights of now.
-  void refresh() {
-    if (!plain.embedding) return;
-    weights = packed_for_steps(plain);
-    experts->refresh();
   }
 
   void check_prompt(const std::vector<int32_t>& prompt, uint64_t ordinal) const {
@@ -184,12 +175,12 @@ void unpack(const std::string& bytes, std::vector<Answer>& answers) {
 
 Generator::Generator(const Model& model, const GenerateOptions& options)
     : impl_(std::make_unique<Impl>(model.config(), model.compute(), model.mesh(), weights_of(model),
-                                   experts_of(model), options, true)) {}
+                                   experts_of(model), options)) {}
 
 Generator::Generator(const ModelConfig& config, DType compute, DecodingWeights weights,
                      std::unique_ptr<ExpertSource> experts, const GenerateOptions& options)
     : impl_(std::make_unique<Impl>(config, compute, single_mesh(), std::move(weights),
-                                   std::move(experts), options, false)) {}
+                                   std::move(experts), options)) {}
 
 Generator::~Generator() = default;
 
@@ -202,7 +193,6 @@ std::vector<Answer> Generator::generate(std::span<const std::vector<int32_t>> pr
   const auto ranks = static_cast<size_t>(data.size()), rank = static_cast<size_t>(data.rank());
   // Before any collective, so that all ranks throw or none.
   for (size_t i = 0; i < prompts.size(); ++i) impl_->check_prompt(prompts[i], first_ordinal + i);
-  impl_->refresh();
   std::vector<Answer> answers;
   for (size_t first = 0; first < prompts.size(); first += batch * ranks) {
     if (poll) poll();

@@ -50,10 +50,10 @@ struct Answer {
 
 class Generator {
  public:
-  /// Reads the model's weights at every call of generate, and keeps the decoder's and the head a
-  /// second time, in panels: after a training step, answers are of the trained model. (But on a
-  /// mesh with a model axis they are copied here.) The model must outlive it. Throws usage for
-  /// options out of range. All ranks of the model's mesh make one.
+  /// Takes the model's weights as they are: after a training step make another one. The decoder's
+  /// and the head are copied into panels, the others shared (but on a mesh with a model axis all
+  /// are put together in copies); the model must outlive it. Throws usage for options out of range.
+  /// All ranks of the model's mesh make one.
   Generator(const Model& model, const GenerateOptions& options);
   /// On one rank, from weights and experts that are not in a Model (expert_cache.h).
   Generator(const ModelConfig& config, DType compute, DecodingWeights weights,

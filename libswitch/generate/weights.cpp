@@ -144,7 +144,6 @@ class ResidentExperts final : public ExpertSource {
     if (missing) found->second = packed_expert(plain());
     return found->second;
   }
-  void refresh() override { packed_.clear(); }
 
  private:
   std::vector<ExpertWeights> layers_;

@@ -26,8 +26,6 @@ class ExpertSource {
   /// Expert `expert`, counted from this rank's first, of sparse layer `layer`, counted over encoder
   /// and then decoder. One thread at a time.
   virtual ExpertWeights expert(int64_t layer, int64_t expert) = 0;
-  /// What was kept of earlier weights is no longer true: a model has been trained since.
-  virtual void refresh() {}
   /// How many of them may be held at a time.
   virtual int64_t at_once() const { return std::numeric_limits<int64_t>::max(); }
 };
@@ -69,9 +67,8 @@ DecodingWeights packed_for_steps(DecodingWeights weights);
 Tensor packed(const Tensor& matrix, kernels::Transpose transpose = kernels::Transpose::no);
 ExpertWeights packed_expert(const ExpertWeights& expert);
 
-/// Those of a model in memory: shared, not copied, so they are always its latest. Only under a
-/// model axis, where every rank has a part of each matrix, are they put together in a copy; all
-/// ranks of the mesh call it.
+/// Those of a model in memory: shared, not copied. Only under a model axis, where every rank has a
+/// part of each matrix, are they put together in a copy; all ranks of the mesh call it.
 DecodingWeights weights_of(const Model& model);
 std::unique_ptr<ExpertSource> experts_of(const Model& model);
 

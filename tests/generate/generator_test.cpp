@@ -193,19 +193,6 @@ TEST(Generator, UnderTheCapacityRuleTokensAreDropped) {
   EXPECT_NE(Generator(model, options).generate(prompts(9)), dropless);
 }
 
-TEST(Generator, AnswersFollowTheModelsLatestWeights) {
-  Model model(small_config(), DType::f32);
-  model.initialize(5);
-  GenerateOptions options;
-  options.max_length = 8;
-  Generator generator(model, options);
-  const auto before = generator.generate(prompts(5));
-  model.initialize(6);
-  const auto after = generator.generate(prompts(5));
-  EXPECT_NE(after, before);
-  EXPECT_EQ(after, Generator(model, options).generate(prompts(5)));
-}
-
 TEST(Generator, RefusesPromptsThatTheModelCannotRead) {
   Model model(small_config(), DType::f32);
   model.initialize(5);
