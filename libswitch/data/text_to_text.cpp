@@ -16,6 +16,8 @@ namespace sw {
 namespace {
 
 constexpr size_t kOpenRows = 16;
+constexpr size_t kPackings = 4;
+constexpr uint64_t kOrderOfPairs = 0, kOrderOfRows = 1;
 constexpr int64_t kPairsPerChunk = 256;
 
 DataVocabulary vocabulary_of(const Tokenizer& tokenizer) {
@@ -50,8 +52,8 @@ void clear_batch(int64_t rows, int64_t input_length, int64_t target_length, bool
   batch.target_segments.assign(segments ? batch.targets.size() : 0, 0);
 }
 
-// One source's epoch: row r holds pairs[row_begin[r]] .. pairs[row_begin[r + 1] - 1].
-struct Epoch {
+// A source's pairs in rows: row r holds pairs[row_begin[r]] .. pairs[row_begin[r + 1] - 1].
+struct Packing {
   std::vector<uint32_t> pairs;
   std::vector<uint32_t> row_begin{0};
 
@@ -63,19 +65,19 @@ struct Epoch {
 };
 
 // Packs pairs in the order of `permutation`.
-Epoch pack_epoch(const TokenizedPairs& pairs, const FeistelPermutation& permutation, bool pack,
-                 int64_t input_length, int64_t target_length) {
+Packing pack_pairs(const TokenizedPairs& pairs, const FeistelPermutation& permutation, bool pack,
+                   int64_t input_length, int64_t target_length) {
   struct OpenRow {
     std::vector<uint32_t> pairs;
     int64_t inputs_left, targets_left;
   };
-  Epoch epoch;
-  epoch.pairs.reserve(permutation.size());
+  Packing packing;
+  packing.pairs.reserve(permutation.size());
   std::deque<OpenRow> open;
   for (uint64_t i = 0; i < permutation.size(); ++i) {
     const auto pair = static_cast<uint32_t>(permutation(i));
     if (!pack) {
-      epoch.close({pair});
+      packing.close({pair});
       continue;
     }
     const auto inputs = static_cast<int64_t>(pairs.input(pair).size());
@@ -85,7 +87,7 @@ Epoch pack_epoch(const TokenizedPairs& pairs, const FeistelPermutation& permutat
     });
     if (row == open.end()) {
       if (open.size() == kOpenRows) {
-        epoch.close(open.front().pairs);
+        packing.close(open.front().pairs);
         open.pop_front();
       }
       row = open.insert(open.end(), {{}, input_length, target_length});
@@ -94,8 +96,8 @@ Epoch pack_epoch(const TokenizedPairs& pairs, const FeistelPermutation& permutat
     row->inputs_left -= inputs;
     row->targets_left -= targets;
   }
-  for (const OpenRow& row : open) epoch.close(row.pairs);
-  return epoch;
+  for (const OpenRow& row : open) packing.close(row.pairs);
+  return packing;
 }
 
 struct Source {
@@ -103,8 +105,8 @@ struct Source {
   TokenizedPairs pairs;
 
   mutable std::mutex mutex;
-  mutable std::vector<uint64_t> epoch_begin{0};  // rows before each epoch that is known
-  mutable std::vector<std::pair<uint64_t, std::shared_ptr<const Epoch>>> epochs;  // latest two
+  mutable std::vector<std::unique_ptr<const Packing>> packings;  // as far as they were needed
+  mutable std::vector<uint64_t> epoch_begin{0};                  // rows before epochs 0, 1, ..
 
   Source(std::string n, TokenizedPairs p) : name(std::move(n)), pairs(std::move(p)) {}
 };
@@ -182,39 +184,42 @@ struct TextToTextDataset::State {
   std::unique_ptr<MixSchedule> mix;
   Hash128 manifest;
 
-  std::shared_ptr<const Epoch> make_epoch(int64_t source, uint64_t number) const {
-    const TokenizedPairs& pairs = sources[static_cast<size_t>(source)]->pairs;
-    const FeistelPermutation permutation(static_cast<uint64_t>(pairs.size()),
-                                         rng_key(options.seed, RngPurpose::shuffle, number,
-                                                 static_cast<uint64_t>(source), ~uint64_t{0}));
-    return std::make_shared<Epoch>(
-        pack_epoch(pairs, permutation, options.pack, options.input_length, options.target_length));
+  RngKey key(int64_t source, uint64_t epoch, uint64_t use) const {
+    return rng_key(options.seed, RngPurpose::shuffle, epoch, static_cast<uint64_t>(source), use);
+  }
+
+  // Makes the source's next packing, under its lock or before it is shared.
+  void pack_next(int64_t source) const {
+    const Source& s = *sources[static_cast<size_t>(source)];
+    const uint64_t number = s.packings.size();
+    const FeistelPermutation permutation(static_cast<uint64_t>(s.pairs.size()),
+                                         key(source, number, kOrderOfPairs));
+    s.packings.push_back(std::make_unique<const Packing>(pack_pairs(
+        s.pairs, permutation, options.pack, options.input_length, options.target_length)));
+    s.epoch_begin.push_back(s.epoch_begin.back() + s.packings.back()->rows());
   }
 
   struct Place {
     Position position;
-    std::shared_ptr<const Epoch> epoch;
+    const Packing* packing = nullptr;
+    uint64_t row = 0;  // of the packing
   };
-  // The epochs before the one that is asked for are packed once to know how many rows they have: a
-  // tenth of a second per million pairs.
   Place place(uint64_t ordinal) const {
     const MixSchedule::Draw draw = (*mix)(ordinal);
     const Source& s = *sources[static_cast<size_t>(draw.source)];
     const std::lock_guard lock(s.mutex);
-    const auto epoch = [&](uint64_t number) {
-      for (const auto& [known, order] : s.epochs) {
-        if (known == number) return order;
-      }
-      if (s.epochs.size() == 2) s.epochs.erase(s.epochs.begin());
-      s.epochs.emplace_back(number, make_epoch(draw.source, number));
-      return s.epochs.back().second;
-    };
-    while (s.epoch_begin.back() <= draw.ordinal) {
-      s.epoch_begin.push_back(s.epoch_begin.back() + epoch(s.epoch_begin.size() - 1)->rows());
+    while (s.packings.size() < kPackings && s.epoch_begin.back() <= draw.ordinal) {
+      pack_next(draw.source);
     }
-    const auto after = std::upper_bound(s.epoch_begin.begin(), s.epoch_begin.end(), draw.ordinal);
+    // Epochs go through the packings in turn, all of them together being a round.
+    const uint64_t round = s.packings.size() == kPackings ? draw.ordinal / s.epoch_begin.back() : 0;
+    const uint64_t in_round = draw.ordinal - round * s.epoch_begin.back();
+    const auto after = std::upper_bound(s.epoch_begin.begin(), s.epoch_begin.end(), in_round);
     const auto number = static_cast<uint64_t>(after - s.epoch_begin.begin()) - 1;
-    return {{draw.source, number, draw.ordinal - s.epoch_begin[number]}, epoch(number)};
+    const uint64_t epoch = round * kPackings + number, row = in_round - s.epoch_begin[number];
+    const Packing& packing = *s.packings[number];
+    const FeistelPermutation order(packing.rows(), key(draw.source, epoch, kOrderOfRows));
+    return {{draw.source, epoch, row}, &packing, order(row)};
   }
 
   Hash128 hash() const {
@@ -259,7 +264,8 @@ TextToTextDataset::TextToTextDataset(const std::vector<TaskSource>& sources,
     const TokenizedPairs& pairs = s.sources.back()->pairs;
     SW_CHECK(pairs.size() <= INT32_MAX, usage, "{}: {} pairs, at most {} fit a source", name,
              pairs.size(), INT32_MAX);
-    const auto rows = static_cast<double>(make_first_epoch(static_cast<int64_t>(i)));
+    s.pack_next(static_cast<int64_t>(i));
+    const auto rows = static_cast<double>(s.sources.back()->packings[0]->rows());
     const auto count = static_cast<double>(pairs.size());
     const double rate = sources[i].weight != 0 ? sources[i].weight : any_weight ? 1.0 : count;
     weights.push_back(rate * rows / count);
@@ -268,13 +274,6 @@ TextToTextDataset::TextToTextDataset(const std::vector<TaskSource>& sources,
   s.manifest = s.hash();
 }
 TextToTextDataset::~TextToTextDataset() = default;
-
-uint64_t TextToTextDataset::make_first_epoch(int64_t source) {
-  Source& s = *state_->sources[static_cast<size_t>(source)];
-  s.epochs.emplace_back(0, state_->make_epoch(source, 0));
-  s.epoch_begin.push_back(s.epochs.back().second->rows());
-  return s.epoch_begin.back();
-}
 
 void TextToTextDataset::fill(uint64_t first_ordinal, int64_t rows, Batch& batch) const {
   const State& s = *state_;
@@ -290,9 +289,9 @@ void TextToTextDataset::fill(uint64_t first_ordinal, int64_t rows, Batch& batch)
       return at + static_cast<int64_t>(ids.size());
     };
     int32_t segment = 0;
-    const auto& begin = place.epoch->row_begin;
-    for (uint32_t i = begin[place.position.row]; i < begin[place.position.row + 1]; ++i) {
-      const uint32_t pair = place.epoch->pairs[i];
+    const auto& begin = place.packing->row_begin;
+    for (uint32_t i = begin[place.row]; i < begin[place.row + 1]; ++i) {
+      const uint32_t pair = place.packing->pairs[i];
       ++segment;
       input_at = put(pairs.input(pair), input_at, segment, batch.inputs, batch.input_segments);
       target_at = put(pairs.target(pair), target_at, segment, batch.targets, batch.target_segments);

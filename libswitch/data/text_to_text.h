@@ -59,12 +59,13 @@ struct TextToTextOptions {
 };
 
 /// The endless stream of training rows of one task or of a mixture. Row `ordinal` is a pure
-/// function of (manifest, seed, ordinal). A source's epoch is a permutation of its pairs, packed
-/// greedily: a pair goes into the first of 16 open rows that has room for both its sides; when none
-/// has, the oldest row is closed. So every pair comes once an epoch, and rows of one epoch depend
-/// on nothing but seed and epoch. Sources alternate by MixSchedule in the rate of their rows that
-/// gives their pairs the mixture's rate: by size, or by the weights given (1 where only others have
-/// one). Memory: the token ids, and eight bytes a pair for the order of two epochs.
+/// function of (manifest, seed, ordinal), and costs the same wherever it is. A source has four
+/// packings of its pairs, each greedy over a permutation of its own: a pair goes into the first of
+/// 16 open rows that has room for both its sides; when none has, the oldest row is closed. An epoch
+/// is one of the packings, in turn, its rows in a new order: every pair comes once an epoch.
+/// Sources alternate by MixSchedule in the rate of their rows that gives their pairs the mixture's
+/// rate: by size, or by the weights given (1 where only others have one). Memory: the token ids,
+/// and 16 bytes a pair.
 class TextToTextDataset {
  public:
   /// Opens and tokenises the tasks. Throws as Task::open and Task::training_pairs; usage for
@@ -102,7 +103,6 @@ class TextToTextDataset {
 
  private:
   struct State;
-  uint64_t make_first_epoch(int64_t source);
   std::unique_ptr<State> state_;
 };
 

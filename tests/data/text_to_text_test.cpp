@@ -63,7 +63,7 @@ TEST_F(TextToTextTest, EveryEpochHasEveryPairOnceInAnotherOrder) {
   std::vector<std::vector<std::vector<int32_t>>> orders;
   uint64_t ordinal = 0;
   Batch batch;
-  for (uint64_t epoch = 0; epoch < 3; ++epoch) {
+  for (uint64_t epoch = 0; epoch < 6; ++epoch) {
     std::multiset<std::vector<int32_t>> seen;
     orders.emplace_back();
     for (; data.position(ordinal).epoch == epoch; ++ordinal) {
@@ -80,6 +80,7 @@ TEST_F(TextToTextTest, EveryEpochHasEveryPairOnceInAnotherOrder) {
   }
   EXPECT_NE(orders[0], orders[1]);
   EXPECT_NE(orders[1], orders[2]);
+  EXPECT_NE(orders[0], orders[4]);  // the same packing
   EXPECT_EQ(data.rows(0), [&] {
     uint64_t rows = 0;
     while (data.position(rows).epoch == 0) ++rows;
