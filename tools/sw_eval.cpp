@@ -140,9 +140,11 @@ std::vector<std::unique_ptr<sw::Task>> open_tasks(const Options& options) {
 }
 
 // The pairs of text, without a model.
-int cast(const Options& options) {
+int cast(const Options& options, const sw::ToolRun& tool) {
   constexpr size_t kChunkBytes = size_t{1} << 20;
-  for (const auto& task : open_tasks(options)) {
+  const auto tasks = open_tasks(options);
+  if (tool.common.dry_run) return 0;
+  for (const auto& task : tasks) {
     std::string text;
     for (const sw::TextPair& pair : task->pairs()) {
       const nlohmann::ordered_json line = {{"input", pair.input}, {"target", pair.target}};
@@ -246,9 +248,7 @@ int run(const Options& options, sw::ToolRun& tool) {
   check_options(options, tool);
   if (options.cast || !options.predictions_from.empty()) {
     if (sw::launcher_rank() != 0) return 0;
-    if (!options.cast) return judge(options, tool);
-    if (tool.common.dry_run) return open_tasks(options).empty();
-    return cast(options);
+    return options.cast ? cast(options, tool) : judge(options, tool);
   }
   const std::string& argument = tool.arguments.at(0);
   sw::World& world = sw::join_world(tool);
