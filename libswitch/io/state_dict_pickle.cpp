@@ -50,9 +50,13 @@ class Machine {
  public:
   Machine(std::string_view pickle, const std::string& name) : pickle_(pickle), name_(name) {}
 
-  std::vector<PickledTensor> run() {
+  void run() {
     while (!stopped_) step();
     SW_CHECK(stack_.size() == 1 && marks_.empty(), corrupt, "{}: the pickle ends untidily", name_);
+  }
+  size_t used() const { return at_; }
+
+  std::vector<PickledTensor> tensors() const {
     const Node& root = nodes_[stack_[0]];
     SW_CHECK(root.kind == Kind::dict, corrupt, "{}: the pickle holds no dictionary of tensors",
              name_);
@@ -67,7 +71,23 @@ class Machine {
     }
     return out;
   }
-  size_t used() const { return at_; }
+
+  std::vector<std::string> texts() const {
+    require(nodes_[stack_[0]].kind == Kind::list, "a list is expected");
+    std::vector<std::string> out;
+    for (const auto& [item, same] : items_of(nodes_[stack_[0]])) out.emplace_back(text_of(item));
+    return out;
+  }
+
+  bool flag(std::string_view wanted) const {
+    require(nodes_[stack_[0]].kind == Kind::dict, "a dictionary is expected");
+    for (const auto& [key, value] : items_of(nodes_[stack_[0]])) {
+      if (nodes_[key].kind != Kind::text || text_of(key) != wanted) continue;
+      require(nodes_[value].kind == Kind::boolean, "true or false is expected");
+      return nodes_[value].value != 0;
+    }
+    damaged("a key is missing");
+  }
 
  private:
   using Items = std::vector<std::pair<uint32_t, uint32_t>>;
@@ -147,7 +167,7 @@ class Machine {
     require(tuple.kind == Kind::tuple && i < tuple.count, "a longer tuple is expected");
     return pool_[static_cast<size_t>(tuple.value) + i];
   }
-  // A dictionary has a place for items from its first one on: most of them stay empty.
+  // A dictionary or list has a place for items from its first one on: most of them stay empty.
   Items& place_for_items(Node& dict) {
     if (dict.value < 0) {
       dict.value = static_cast<int64_t>(dicts_.size());
@@ -169,6 +189,19 @@ class Machine {
       Items& items = place_for_items(dict);
       for (size_t i = first; i < stack_.size(); i += 2)
         items.emplace_back(stack_[i], stack_[i + 1]);
+    }
+    stack_.resize(first);
+  }
+  // A list is a dictionary of its items.
+  void append(size_t first) {
+    require(first > 0, "no list to append to");
+    Node& list = nodes_[stack_[first - 1]];
+    require(list.kind == Kind::list, "no list to append to");
+    items_total_ += stack_.size() - first;
+    require(items_total_ <= kMaxItems, "too many entries");
+    if (stack_.size() > first) {
+      Items& items = place_for_items(list);
+      for (size_t i = first; i < stack_.size(); ++i) items.emplace_back(stack_[i], stack_[i]);
     }
     stack_.resize(first);
   }
@@ -209,6 +242,8 @@ class Machine {
     const Node& id = nodes_[pop()];
     require(id.kind == Kind::tuple && id.count >= 5 && text_of(item(id, 0)) == "storage",
             "a storage is expected");
+    // Files of before PyTorch 1.6 have a sixth item, for storages that are views of others.
+    require(id.count == 5 || nodes_[item(id, 5)].kind == Kind::none, "a view of a storage");
     const Node& type = nodes_[item(id, 1)];
     require(type.kind == Kind::global && type.value >= kFirstStorage, "a storage type is expected");
     PickledTensor storage;
@@ -293,7 +328,7 @@ class Machine {
     switch (const char opcode = take(1)[0]) {
       case '\x80': require(take_number(1) <= 3, "an unknown protocol"); break;
       case '}': push(Kind::dict, -1); break;
-      case ']': push(Kind::list); break;
+      case ']': push(Kind::list, -1); break;
       case ')': push(Kind::tuple, static_cast<int64_t>(pool_.size()), 0); break;
       case '(':
         require(marks_.size() < kMaxNodes, "too many marks");
@@ -329,6 +364,16 @@ class Machine {
         set_items(mark);
         break;
       }
+      case 'a':
+        require(stack_.size() - (marks_.empty() ? 0 : marks_.back()) >= 2, "nothing on the stack");
+        append(stack_.size() - 1);
+        break;
+      case 'e': {
+        const size_t mark = pop_mark();
+        require(mark > (marks_.empty() ? 0 : marks_.back()), "nothing on the stack");
+        append(mark);
+        break;
+      }
       case 'b':  // attributes of the dictionary, such as _metadata: versions of its modules
         pop();
         require(top().kind == Kind::dict, "attributes of what is no dictionary");
@@ -359,9 +404,25 @@ class Machine {
 std::vector<PickledTensor> read_state_dict_pickle(std::string_view pickle, const std::string& name,
                                                   size_t* used) {
   Machine machine(pickle, name);
-  std::vector<PickledTensor> tensors = machine.run();
+  machine.run();
   if (used != nullptr) *used = machine.used();
-  return tensors;
+  return machine.tensors();
+}
+
+std::vector<std::string> read_pickled_texts(std::string_view pickle, const std::string& name,
+                                            size_t* used) {
+  Machine machine(pickle, name);
+  machine.run();
+  *used = machine.used();
+  return machine.texts();
+}
+
+bool read_pickled_flag(std::string_view pickle, const std::string& name, std::string_view key,
+                       size_t* used) {
+  Machine machine(pickle, name);
+  machine.run();
+  *used = machine.used();
+  return machine.flag(key);
 }
 
 }  // namespace sw

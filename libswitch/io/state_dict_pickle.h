@@ -31,4 +31,11 @@ struct PickledTensor {
 std::vector<PickledTensor> read_state_dict_pickle(std::string_view pickle, const std::string& name,
                                                   size_t* used = nullptr);
 
+/// The same of a program that makes a list of texts, and of one that makes a dictionary in which
+/// `key` is true or false.
+std::vector<std::string> read_pickled_texts(std::string_view pickle, const std::string& name,
+                                            size_t* used);
+bool read_pickled_flag(std::string_view pickle, const std::string& name, std::string_view key,
+                       size_t* used);
+
 }  // namespace sw

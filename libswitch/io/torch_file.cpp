@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/file.h"
@@ -15,6 +16,9 @@ namespace sw {
 namespace {
 
 constexpr uint64_t kMaxPickle = uint64_t{16} << 20;
+// Two pickles: the number 0x1950a86a20f9469cfc6c, and the version 1001.
+constexpr std::string_view kLegacyMagic =
+    "\x80\x02\x8a\nl\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
 
 // Where a tensor lies: a view of bytes of the file.
 struct Place {
@@ -40,7 +44,10 @@ class TorchFile : public TensorArchive {
     SW_CHECK(::fstat(fd_.get(), &info) == 0, io, "{}: {}", name_, std::strerror(errno));
     SW_CHECK(S_ISREG(info.st_mode), corrupt, "{}: not a file of tensors", name_);
     const auto size = static_cast<uint64_t>(info.st_size);
-    check_magic(size);
+    if (is_legacy(size)) {
+      read_legacy(size);
+      return;
+    }
     entries_ = read_zip_directory(fd_.get(), size, name_);
     const std::string pickle = read_entry(find_pickle());
     place_tensors(read_state_dict_pickle(pickle, name_));
@@ -71,16 +78,50 @@ class TorchFile : public TensorArchive {
   std::string file_of(size_t) const override { return name_; }
 
  private:
-  void check_magic(uint64_t size) const {
-    char magic[4] = {};
-    SW_CHECK(size >= sizeof magic, corrupt, "{}: {} bytes are no PyTorch file", name_, size);
-    pread_all(fd_.get(), magic, sizeof magic, 0, name_);
-    if (std::memcmp(magic, "PK\3\4", 4) == 0) return;
-    SW_CHECK(static_cast<unsigned char>(magic[0]) != 0x80, corrupt,
-             "{}: a PyTorch file of the format before 1.6 (a bare pickle); load and save it again "
-             "with PyTorch, or take the model's safetensors file",
-             name_);
-    fail(ErrorKind::corrupt, "{}: not a PyTorch file (no zip)", name_);
+  // Files of before PyTorch 1.6 are pickles one after the other.
+  bool is_legacy(uint64_t size) const {
+    std::string magic(std::min<uint64_t>(size, kLegacyMagic.size()), '\0');
+    pread_all(fd_.get(), magic.data(), magic.size(), 0, name_);
+    if (magic == kLegacyMagic) return true;
+    SW_CHECK(magic.starts_with("PK\3\4"), corrupt, "{}: not a PyTorch file", name_);
+    return false;
+  }
+
+  // A magic number and a version; facts of the machine; the dictionary; the keys of its storages;
+  // and for each in that order, its elements in 8 bytes and its data.
+  void read_legacy(uint64_t size) {
+    std::string head(std::min(size, kMaxPickle), '\0');
+    pread_all(fd_.get(), head.data(), head.size(), 0, name_);
+    std::string_view rest = std::string_view(head).substr(kLegacyMagic.size());
+    size_t used = 0;
+    const auto advance = [&] { rest.remove_prefix(used); };
+    SW_CHECK(read_pickled_flag(rest, name_, "little_endian", &used), corrupt,
+             "{}: written by a big-endian machine", name_);
+    advance();
+    std::vector<PickledTensor> tensors = read_state_dict_pickle(rest, name_, &used);
+    advance();
+    const std::vector<std::string> keys = read_pickled_texts(rest, name_, &used);
+    advance();
+    std::map<std::string_view, const PickledTensor*> storages;
+    for (const PickledTensor& tensor : tensors) storages.emplace(tensor.storage, &tensor);
+    uint64_t at = head.size() - rest.size();
+    for (const std::string& key : keys) {
+      const auto storage = storages.find(key);
+      SW_CHECK(storage != storages.end(), corrupt, "{}: no tensor lies in the storage \"{}\"",
+               name_, shown(key));
+      uint64_t elements = 0;
+      pread_all(fd_.get(), &elements, 8, at, name_);
+      const auto element = static_cast<uint64_t>(element_bits(storage->second->type) / 8);
+      SW_CHECK(elements <= (size - at - 8) / element, corrupt,
+               "{}: storage \"{}\" of {} elements at byte {} of {}: cut short or damaged", name_,
+               shown(key), elements, at, size);
+      entries_.push_back({"data/" + key, at + 8, elements * element});
+      at += 8 + elements * element;
+    }
+    SW_CHECK(at == size, corrupt, "{}: {} bytes follow the last storage", name_, size - at);
+    std::sort(entries_.begin(), entries_.end(),
+              [](const ZipEntry& a, const ZipEntry& b) { return a.name < b.name; });
+    place_tensors(std::move(tensors));
   }
 
   const ZipEntry* find_entry(const std::string& name) const {

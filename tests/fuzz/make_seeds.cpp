@@ -108,6 +108,8 @@ void make_torch_files(const fs::path& folder) {
       "z" + test::make_torch_file(tensors,
                                   {{"0", std::string(24, 'x')}, {"1", std::string(4, 'y')}},
                                   {.wide = true}));
+  put(folder, "legacy",
+      "z" + test::make_legacy_torch_file({tensors[0], tensors[1]}, {{"0", std::string(24, 'x')}}));
   put(folder, "compressed", "z" + test::make_zip({{"archive/data.pkl", "x"}}, {.method = 8}));
   put(folder, "pickle", "p" + test::make_pickle(tensors));
   put(folder, "saved", "z" + read_file(SW_SOURCE_DIR "/tests/golden/torch/state_dict.bin"));

@@ -98,4 +98,17 @@ inline std::string make_torch_file(const std::vector<PickleTensor>& tensors,
   return make_zip(entries, style);
 }
 
+/// The same as PyTorch wrote it before 1.6; `storages` are of floats.
+inline std::string make_legacy_torch_file(const std::vector<PickleTensor>& tensors,
+                                          const ZipContent& storages) {
+  std::string file = "\x80\x02\x8a\nl\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
+  file += "\x80\x02}(" + pickle_text("protocol_version") + pickle_integer(1001) +
+          pickle_text("little_endian") + "\x88" + pickle_text("type_sizes") + "}u.";
+  file += make_pickle(tensors) + "\x80\x02](";
+  for (const auto& [key, bytes] : storages) file += pickle_text(key);
+  file += "e.";
+  for (const auto& [key, bytes] : storages) file += little(bytes.size() / 4, 8) + bytes;
+  return file;
+}
+
 }  // namespace sw::test
