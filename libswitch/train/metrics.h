@@ -72,7 +72,10 @@ class MetricsFile {
 
 /// Figures of a line of the log that are not of a single step.
 struct LineFacts {
-  int64_t steps = 0;           // of the whole run; 0: unknown
+  int64_t first_step = 0;  // that the run began after
+  int64_t steps = 0;       // the number of its last step; 0: unknown
+  /// Share of the run's steps that are done, from 0 to 1; 0 when unknown.
+  double share_done(int64_t step) const;
   double checkpoint_age = -1;  // seconds since the last commit of this process; < 0: none
   double eta = -1;             // seconds; < 0: unknown
   int64_t memory_bytes = 0;    // peak resident

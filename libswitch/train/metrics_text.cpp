@@ -21,11 +21,16 @@ std::string rough_count(double count) {
   return fmt::format("{:.{}f}{}", value, value < 10 ? 2 : 1, units[unit]);
 }
 
+double LineFacts::share_done(int64_t step) const {
+  const int64_t all = steps - first_step;
+  return steps > 0 && all > 0 ? static_cast<double>(step - first_step) / static_cast<double>(all)
+                              : 0.0;
+}
+
 std::string train_line(const TrainMetrics& m, const LineFacts& facts) {
   std::string line = fmt::format("step {}", m.step);
   if (facts.steps > 0) {
-    line += fmt::format("/{} {:.1f}%", facts.steps,
-                        100.0 * static_cast<double>(m.step) / static_cast<double>(facts.steps));
+    line += fmt::format("/{} {:.1f}%", facts.steps, 100 * facts.share_done(m.step));
   }
   line += fmt::format(" | loss {:.4f}", m.loss);
   if (m.max_over_mean_load > 0) line += fmt::format(" | aux {:.2e} z {:.2e}", m.aux_loss, m.z_loss);

@@ -303,6 +303,7 @@ void Trainer::count_skip(const StepResult& result) {
 
 LineFacts Trainer::line_facts() const {
   LineFacts facts;
+  facts.first_step = config_.first_step;
   facts.steps = config_.steps > 0 ? config_.first_step + config_.steps : 0;
   if (committed_) facts.checkpoint_age = since_commit_.seconds();
   if (config_.steps > 0)

@@ -63,12 +63,10 @@ TrainerHooks trainer_hooks(RunContext& context, const log::Config& log, Progress
   hooks.reopen_log = [log] { log::configure(log); };
   hooks.before_log = [&progress] { progress.clear(); };
   hooks.stepped = [&progress](const TrainMetrics& m, const LineFacts& facts) {
-    const double share =
-        facts.steps > 0 ? static_cast<double>(m.step) / static_cast<double>(facts.steps) : 0;
     std::string text = fmt::format("step {} loss {:.4f} {} tok/s", m.step, m.loss,
                                    rough_count(m.tokens_per_second));
     if (facts.eta >= 0) text += " eta " + rough_duration(facts.eta);
-    progress.draw(share, text);
+    progress.draw(facts.share_done(m.step), text);
   };
   return hooks;
 }
