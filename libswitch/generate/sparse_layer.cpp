@@ -25,7 +25,7 @@ bool draws(const RouterConfig& router) {
 
 SparseLayers::SparseLayers(const ModelConfig& config, DType compute, ExpertSource& experts,
                            const Mesh& mesh, bool use_capacity, uint64_t seed)
-    : config_(config), experts_(experts), mesh_(mesh), use_capacity_(use_capacity), seed_(seed) {
+    : config_(config), experts_(experts), mesh_(mesh), seed_(seed) {
   if (config.experts == 0) return;
   RouterConfig router = router_config(config);
   router.bf16_gate = config.conventions.bf16_gate && compute == DType::bf16;

@@ -47,7 +47,6 @@ class SparseLayers {
   ExpertSource& experts_;
   const Mesh& mesh_;
   std::unique_ptr<Router> router_;
-  bool use_capacity_ = false;
   bool by_run_ = false;  // every run is routed by itself
   uint64_t seed_ = 0;
 };
