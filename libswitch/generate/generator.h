@@ -55,7 +55,7 @@ class Generator {
   /// are put together in copies); the model must outlive it. Throws usage for options out of range.
   /// All ranks of the model's mesh make one.
   Generator(const Model& model, const GenerateOptions& options);
-  /// On one rank, from weights and experts that are not in a Model (expert_cache.h).
+  /// On one rank, from weights and experts that are not in a Model (checkpoint_experts.h).
   Generator(const ModelConfig& config, DType compute, DecodingWeights weights,
             std::unique_ptr<ExpertSource> experts, const GenerateOptions& options);
   ~Generator();

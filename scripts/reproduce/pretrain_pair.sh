@@ -1,0 +1,31 @@
+#!/bin/sh
+# Pre-trains the pair of models that the other scripts of this folder tune and distil: a Switch Transformer (mini, 8
+# experts) and its dense twin of equal FLOPs, on the same batches.
+#
+#   scripts/reproduce/pretrain_pair.sh OUT HELDOUT.jsonl[.zst|.gz] TRAIN.jsonl[.zst|.gz] ...
+#
+# Corpora are JSON lines with the text in "text". Makes OUT/vocab.model, train.swt, heldout.swt, switch/ and dense/; a
+# run that was stopped goes on. STEPS, VOCAB, PRESET and THREADS may be set. About half an hour a model on two cores.
+set -eu
+[ $# -ge 3 ] || { sed -n '5s/^#   /usage: /p' "$0" >&2; exit 2; }
+PATH=$(cd "$(dirname "$0")/../.." && pwd)/${BUILD:-build/release}/bin:$PATH
+out=$1
+heldout=$2
+shift 2
+mkdir -p "$out"
+
+[ -f "$out/vocab.model" ] || sw-tokenize --train-vocab "$out/vocab.model" --vocab-size "${VOCAB:-8000}" --jsonl text "$1"
+[ -f "$out/train.swt" ] || sw-tokenize --vocab "$out/vocab.model" --jsonl text -o "$out/train.swt" "$@"
+[ -f "$out/heldout.swt" ] || sw-tokenize --vocab "$out/vocab.model" --jsonl text -o "$out/heldout.swt" "$heldout"
+
+# name experts
+train() {
+  sw-pretrain --threads "${THREADS:-0}" --preset "${PRESET:-mini}" --experts "$2" --init-scale 1 --data "$out/train.swt" \
+    --eval-data "$out/heldout.swt" --eval-tokens 50000 --eval-every 200 --input-length 128 --batch 64 \
+    --steps "${STEPS:-1600}" --schedule linear --lr 0.02 --warmup 50 --save-every 100 --keep-last 2 --seed 1 \
+    --run "$out/$1"
+}
+train switch 8
+train dense 0
+sw-eval "$out/switch" --data "$out/heldout.swt"
+sw-eval "$out/dense" --data "$out/heldout.swt"
