@@ -11,10 +11,9 @@ sw::ToolDescription describe() {
   tool.usage = {
       "--teacher CHECKPOINT [--preset P|--student CHECKPOINT] (--data A.swt|--task [NAME:]FILE) "
       "--run DIR --steps N [OPTION...]"};
-  tool.examples = {
-      "sw-distill --teacher runs/t --data a.swt --run runs/s --steps 5K --eval-data h.swt",
-      "sw-distill --teacher runs/t --keep-experts 2 --data a.swt --run runs/p --steps 0 | tail -1",
-      "zstdcat a.swt.zst | sw-distill --teacher runs/t --data - --run runs/s --steps 5K"};
+  tool.examples = {"sw-distill --teacher runs/t --data a.swt --run runs/s --steps 5K",
+                   "sw-distill --teacher t.h5 --keep-experts 2 --data a.swt --run runs/p --steps 0",
+                   "cat a.swt b.swt | sw-distill --teacher t.h5 --data - --run runs/s --steps 5K"};
   tool.description =
       "The student learns from the labels and from the teacher's distribution over them, which is "
       "computed as it goes, without dropout and jitter. By default it is the teacher's dense twin "

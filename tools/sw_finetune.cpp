@@ -11,10 +11,8 @@ sw::ToolDescription describe() {
   tool.usage = {
       "--from CHECKPOINT --task [NAME:]FILE[=WEIGHT] [--task ...] --run DIR --steps N "
       "[OPTION...]"};
-  tool.examples = {
-      "sw-finetune --from runs/a --task boolq:train.jsonl.zst --run runs/b --steps 1K",
-      "sw-finetune --from runs/a --task pairs.tsv --eval-task val.tsv --best accuracy \\\n"
-      "    --run runs/c --steps 1K | tail -n 1 | xargs -I{} sw-eval {} --task val.tsv"};
+  tool.examples = {"sw-finetune --from runs/a --task boolq:train.jsonl.zst --run runs/b --steps 1K",
+                   "sw-finetune --from a.h5 --task pairs.tsv --run runs/c --steps 1K | tail -n 1"};
   tool.description =
       "Trains on pairs of text, several to a row, and prints the path of every checkpoint it "
       "commits. Model, vocabulary and conventions are the checkpoint's; its optimizer state and "

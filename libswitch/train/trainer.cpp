@@ -42,7 +42,7 @@ Trainer::Trainer(const TrainerConfig& config, Model& model, Optimizer& optimizer
       world_(model.mesh().world()),
       meta_(std::move(meta)),
       hooks_(std::move(hooks)) {
-  config_.schedule.validate();
+  if (!config_.untrained) config_.schedule.validate();
   config_.step.check_rows(objective.rows(), model.mesh().shape().data);
   SW_CHECK(config_.steps > 0 || config_.max_tokens > 0 || config_.untrained, usage,
            "training has no end: give a number of steps or tokens");
