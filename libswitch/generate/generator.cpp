@@ -59,11 +59,12 @@ struct Generator::Impl {
 
   void check_prompt(const std::vector<int32_t>& prompt, uint64_t ordinal) const {
     SW_CHECK(!prompt.empty(), usage,
-             "generate: prompt {} has no token; expected at least the end of sequence", ordinal);
+             "generate: prompt {} has no token; expected at least the end of sequence",
+             ordinal + 1);
     for (const int32_t id : prompt) {
       SW_CHECK(id >= 0 && id < config.vocab_size, usage,
-               "generate: prompt {} has token {}, but the model's vocabulary has {} ids", ordinal,
-               id, config.vocab_size);
+               "generate: prompt {} has token {}, but the model's vocabulary has {} ids",
+               ordinal + 1, id, config.vocab_size);
     }
   }
 
@@ -124,7 +125,8 @@ struct Generator::Impl {
       }
       places = std::move(going_on);
       if (lockstep()) {
-        const int64_t left = static_cast<int64_t>(places.size());
+        // What a rank without prompts says keeps nobody waiting.
+        const auto left = prompts.empty() ? int64_t{0} : static_cast<int64_t>(places.size());
         if (mesh.expert().all_reduce_value(left, ReduceOp::max) == 0) break;
         if (places.empty()) parents.push_back(0), tokens.push_back(1);
       } else if (places.empty()) {

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "libswitch/base/error.h"
 #include "libswitch/data/utf8.h"
@@ -63,14 +64,21 @@ bool PromptLines::take_line(std::string& line) {
 }
 
 std::vector<std::string> PromptLines::next(int64_t most, bool full) {
+  if (pending_) std::rethrow_exception(std::exchange(pending_, nullptr));
   std::vector<std::string> lines;
   std::string line;
-  while (static_cast<int64_t>(lines.size()) < most) {
-    if (take_line(line)) {
-      lines.push_back(std::move(line));
-    } else if (!fill(full || lines.empty()) && !(ended_ && begin_ < buffer_.size())) {
-      break;
+  try {
+    while (static_cast<int64_t>(lines.size()) < most) {
+      if (take_line(line)) {
+        lines.push_back(std::move(line));
+      } else if (!fill(full || lines.empty()) && !(ended_ && begin_ < buffer_.size())) {
+        break;
+      }
     }
+  } catch (const Error&) {
+    // The lines before it are answered first.
+    if (lines.empty()) throw;
+    pending_ = std::current_exception();
   }
   return lines;
 }

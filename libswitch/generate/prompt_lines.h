@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,7 +16,8 @@ class PromptLines {
 
   /// The next lines without their ends ("\n" or "\r\n"), at least one and at most `most`; empty at
   /// the end of the stream. Waits for the first; takes further ones as long as they are there, or
-  /// (`full`) until there are `most`. Throws io, and corrupt for a line of over 64 MiB.
+  /// (`full`) until there are `most`. Throws io, and corrupt for a line of over 64 MiB,
+  /// when the lines before it have been returned.
   std::vector<std::string> next(int64_t most, bool full);
 
  private:
@@ -27,6 +29,7 @@ class PromptLines {
   int64_t line_ = 0;
   std::string buffer_;
   size_t begin_ = 0, searched_ = 0;
+  std::exception_ptr pending_;  // thrown once the lines before it are taken
 };
 
 /// The prompt in a line: the line itself, or, where `field` is not empty, that string field of the

@@ -16,6 +16,12 @@ int32_t most_probable(const float* logits, int64_t n) {
   return static_cast<int32_t>(std::max_element(logits, logits + n) - logits);
 }
 
+// A sum of exponentials is finite only where every logit is, or is minus infinity.
+void check_finite(float log_z, uint64_t ordinal) {
+  SW_CHECK(std::isfinite(log_z), diverged, "generate: the logits of prompt {} are not finite",
+           ordinal + 1);
+}
+
 struct Candidate {
   double weight = 0;
   int32_t token = 0;
@@ -28,8 +34,7 @@ class SingleSearch final : public Search {
       : options_(options), ordinal_(ordinal) {}
 
   void advance(const float* logits, const float* log_z, int64_t vocabulary) override {
-    SW_CHECK(std::isfinite(*log_z), diverged, "generate: the logits of prompt {} are not finite",
-             ordinal_);
+    check_finite(*log_z, ordinal_);
     const int32_t token =
         options_.temperature > 0 ? draw(logits, vocabulary) : most_probable(logits, vocabulary);
     log_likelihood_ += double{logits[token]} - double{*log_z};
@@ -102,8 +107,11 @@ class SingleSearch final : public Search {
 // alive at the maximum length counts only where nothing ended.
 class BeamSearch final : public Search {
  public:
-  explicit BeamSearch(const GenerateOptions& options)
-      : options_(options), alive_{{{}, 0.0}}, hf_(options.length_norm == LengthNorm::hf) {}
+  BeamSearch(const GenerateOptions& options, uint64_t ordinal)
+      : options_(options),
+        ordinal_(ordinal),
+        alive_{{{}, 0.0}},
+        hf_(options.length_norm == LengthNorm::hf) {}
 
   void advance(const float* logits, const float* log_z, int64_t vocabulary) override {
     find_continuations(logits, log_z, vocabulary);
@@ -158,6 +166,7 @@ class BeamSearch final : public Search {
     const auto wanted = static_cast<size_t>(2 * options_.beam);
     best_.clear();
     for (size_t r = 0; r < alive_.size(); ++r) {
+      check_finite(log_z[r], ordinal_);
       const float* row = logits + static_cast<int64_t>(r) * vocabulary;
       const double base = alive_[r].log_likelihood - double{log_z[r]};
       // A heap with the worst of the best on top.
@@ -183,7 +192,6 @@ class BeamSearch final : public Search {
         raise();
       }
     }
-    SW_CHECK(!best_.empty(), diverged, "generate: the model's logits are not finite");
     std::sort_heap(best_.begin(), best_.end(), better);
   }
 
@@ -206,6 +214,7 @@ class BeamSearch final : public Search {
   }
 
   GenerateOptions options_;
+  uint64_t ordinal_;
   std::vector<Row> alive_;        // best first
   std::vector<Answer> finished_;  // best first, at most `beam`
   std::vector<Continuation> best_;
@@ -222,7 +231,7 @@ double length_divisor(const GenerateOptions& options, int64_t length) {
 }
 
 std::unique_ptr<Search> make_search(const GenerateOptions& options, uint64_t ordinal) {
-  if (options.beam > 1) return std::make_unique<BeamSearch>(options);
+  if (options.beam > 1) return std::make_unique<BeamSearch>(options, ordinal);
   return std::make_unique<SingleSearch>(options, ordinal);
 }
 

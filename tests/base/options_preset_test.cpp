@@ -1,5 +1,7 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -55,7 +57,8 @@ class OptionsPresetTest : public ::testing::Test {
     return "no error";
   }
 
-  std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "sw presets";
+  std::filesystem::path folder =
+      std::filesystem::path(::testing::TempDir()) / fmt::format("sw presets {}", ::getpid());
   Options o;
   OptionRegistry registry;
 };

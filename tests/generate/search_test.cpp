@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 
+#include "libswitch/base/error.h"
 #include "libswitch/base/rng.h"
 
 namespace sw {
@@ -192,6 +193,24 @@ TEST(Search, ADrawDependsOnSeedOrdinalAndPositionAlone) {
     different += run(options, 3, ordinal).tokens != run(options, 3, ordinal + 1).tokens;
   }
   EXPECT_GT(different, 10);
+}
+
+TEST(Search, LogitsThatAreNotFiniteAreRefusedByEverySearch) {
+  GenerateOptions greedy, drawn, beam;
+  drawn.temperature = 1;
+  beam.beam = 2;
+  std::vector<float> logits(kVocabulary, 0.5F);
+  logits[3] = std::nanf("");
+  const float log_z = log_sum_exp(logits.data());
+  for (const GenerateOptions& options : {greedy, drawn, beam}) {
+    try {
+      make_search(options, 6)->advance(logits.data(), &log_z, kVocabulary);
+      FAIL() << "was not refused";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::diverged);
+      EXPECT_STREQ(e.what(), "generate: the logits of prompt 7 are not finite");
+    }
+  }
 }
 
 TEST(Search, OptionsOutOfRangeAreRefusedByName) {
