@@ -21,9 +21,7 @@ constexpr const char* kTeacherParameters = "teacher_params_total";
 class DistillationJob final : public TrainingJob {
  public:
   DistillationJob(DistillOptions& options, OptionRegistry& registry)
-      : options_(options), registry_(registry) {
-    choose_sparsity();
-  }
+      : options_(options), registry_(registry) {}
 
   LearningOptions& learning() override { return options_.learning; }
   RunOptions& run() override { return options_.run; }
@@ -71,8 +69,10 @@ class DistillationJob final : public TrainingJob {
 void DistillationJob::choose_sparsity() {
   SW_CHECK(options_.student.empty() || options_.model.preset.empty(), usage,
            "--student and --preset are both given; a student is a checkpoint or made anew");
-  SW_CHECK(options_.student.empty() || options_.keep_experts == 0, usage,
-           "--keep-experts chooses experts of the teacher, but --student has its own");
+  // The configuration of a run with --student holds --init at its default.
+  SW_CHECK(options_.student.empty() ||
+               (options_.init == "teacher" && registry_.find("init")->origin().source < Source::flag),
+           usage, "--student and --init are both given; --init is for a student that is made anew");
   Option& experts = *registry_.find("experts");
   const bool given = experts.origin().source > Source::preset;
   if (options_.keep_experts > 0) {
@@ -105,14 +105,16 @@ void DistillationJob::open_teacher() {
 }
 
 void DistillationJob::inherit() {
+  // It would say that --preset was given.
+  const auto name_of_preset = [](const std::string& key) { return key == "preset"; };
   if (!options_.student.empty()) {
     student_.emplace(open_checkpoint(options_.student.string()));
-    inherit_model_options(registry_, *student_, Inherit::same_model);
+    inherit_model_options(registry_, *student_, Inherit::same_model, name_of_preset);
     return;
   }
   const bool named = !options_.model.preset.empty();
   inherit_model_options(registry_, *teacher_, named ? Inherit::vocabulary : Inherit::all,
-                        [](const std::string& key) { return key == "preset"; });
+                        name_of_preset);
 }
 
 void DistillationJob::check_student(const ModelConfig& student) const {
@@ -170,6 +172,9 @@ void DistillationJob::open_tasks(PreparedRun& out) {
 }
 
 PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* before) {
+  SW_CHECK(options_.student.empty() || options_.keep_experts == 0, usage,
+           "--keep-experts chooses experts of the teacher, but --student has its own");
+  if (before == nullptr) choose_sparsity();
   open_teacher();
   if (before != nullptr) {
     check_digest(*before);
@@ -185,6 +190,11 @@ PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* befo
   out.model = options_.model.resolve();
   check_student(out.model);
   out.preset = options_.model.preset;
+  if (before != nullptr) {
+    out.preset = before->meta().preset;
+  } else if (student_) {
+    out.preset = student_->meta().preset;
+  }
   if (student_) {
     out.beginning = "from " + student_->path().string();
   } else if (options_.init == "teacher") {
@@ -271,10 +281,13 @@ std::vector<RouterStatistics> DistillationJob::measure_usage(const Model& teache
                                                              const Objective& data) const {
   std::vector<RouterStatistics> layers;
   const int64_t steps = std::max<int64_t>(1, options_.usage_rows / data.rows());
+  const MeshPart part = teacher.mesh().data_part();
+  // Tokens compete for the capacity within the shards of the training, whatever the ranks.
+  const int64_t shards = part.count(options_.learning.canonical_ranks);
   Batch batch;
   for (int64_t step = 0; step < steps; ++step) {
-    data.fill(step, teacher.mesh().data_part(), batch);
-    const StepResult result = evaluate_batch(teacher, token_rows(batch));
+    data.fill(step, part, batch);
+    const StepResult result = evaluate_batch(teacher, token_rows(batch), shards);
     layers.resize(result.layers.size());
     for (size_t i = 0; i < layers.size(); ++i) layers[i].merge(result.layers[i]);
   }

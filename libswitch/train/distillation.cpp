@@ -7,6 +7,7 @@ namespace sw {
 
 ModelConfig frozen(ModelConfig config) {
   config.dropout = config.expert_dropout = config.input_dropout = config.jitter = 0;
+  config.selection = "argmax";  // exploration is for who learns
   return config;
 }
 

@@ -16,7 +16,7 @@ struct DistillationConfig {
   double temperature = 1;
 };
 
-/// A model as a teacher: without dropout and jitter, but with its training capacity.
+/// A model as a teacher: without dropout, jitter and drawn experts, but with its training capacity.
 ModelConfig frozen(ModelConfig config);
 
 /// What the teacher, which lies on the student's mesh and computes in its precision, says of a

@@ -55,6 +55,17 @@ class DistillRun : public testing::TrainingTest {
     if (resolved != nullptr) *resolved = options;
     return outcome;
   }
+  // -c FIRST/config.toml --run SECOND
+  TrainOutcome repeat(const std::string& first, const std::string& second) const {
+    DistillOptions options;
+    OptionRegistry registry;
+    declare_distill_options(registry, options);
+    registry.set("run", path(second).string(), Source::flag, "--run");
+    registry.apply_toml_file((path(first) / "config.toml").string(), Source::file);
+    RunContext context{process_world(), registry, "sw-distill", {}, {}, false, {}};
+    context.log.level = log::Level::error;
+    return distill(options, context);
+  }
   CheckpointReader newest(const std::string& run) const {
     return open_checkpoint(path(run).string());
   }
@@ -102,15 +113,41 @@ TEST_F(DistillRun, TheSameCommandLineGoesOnToTheSameBits) {
 
 TEST_F(DistillRun, ItsConfigRepeatsIt) {
   distill_with("a", {"--soft-weight", "0.5"});
-  DistillOptions options;
-  OptionRegistry registry;
-  declare_distill_options(registry, options);
-  registry.set("run", path("b").string(), Source::flag, "--run");
-  registry.apply_toml_file((path("a") / "config.toml").string(), Source::file);
-  RunContext context{process_world(), registry, "sw-distill", {}, {}, false, {}};
-  context.log.level = log::Level::error;
-  distill(options, context);
+  repeat("a", "b");
   EXPECT_EQ(newest("a").digest(), newest("b").digest());
+}
+
+TEST_F(DistillRun, ItsConfigRepeatsItWithAStudentOfAPreset) {
+  pretrain_with("student", {"--experts", "0"});
+  distill_with("a", {"--student", path("student")});
+  EXPECT_EQ(newest("a").meta().preset, newest("student").meta().preset);
+  repeat("a", "b");
+  EXPECT_EQ(newest("a").digest(), newest("b").digest());
+  repeat("a", "b");  // finished
+  EXPECT_EQ(newest("b").meta().preset, newest("student").meta().preset);
+}
+
+TEST_F(DistillRun, GoesOnWithoutRepeatingWhereItsWeightsCameFrom) {
+  pretrain_with("student", {"--experts", "0"});
+  for (const auto& [run, option, value] :
+       {std::tuple<std::string, std::string, std::string>{"s", "--student", path("student")},
+        {"k", "--keep-experts", "2"}}) {
+    distill_with(run, {option, value, "--steps", "3"});
+    EXPECT_EQ(distill_with(run, {}), TrainOutcome::finished);
+    distill_with(run + "-whole", {option, value});
+    EXPECT_EQ(newest(run).digest(), newest(run + "-whole").digest());
+    EXPECT_EQ(newest(run).meta().preset, newest(run + "-whole").meta().preset);
+  }
+  EXPECT_THAT(message_of(ErrorKind::usage,
+                         [&] {
+                           distill_with("k", {"--keep-experts", "3"});
+                         }),
+              HasSubstr("was trained with 2; give 2"));
+  EXPECT_THAT(message_of(ErrorKind::usage,
+                         [&] {
+                           distill_with("k", {"--student", path("student")});
+                         }),
+              HasSubstr("but --student has its own"));
 }
 
 TEST_F(DistillRun, TheTeacherWithAllItsExpertsIsTheTeacher) {
@@ -244,6 +281,12 @@ TEST_F(DistillRun, AnotherTeacherIsRefusedOnResume) {
               HasSubstr("distilled from another teacher"));
   std::filesystem::rename(path("teacher"), path("moved"));
   EXPECT_EQ(distill_with("s", {"--teacher", path("moved")}), TrainOutcome::finished);
+}
+
+TEST(Frozen, ATeacherDrawsNoExperts) {
+  ModelConfig config;
+  config.selection = "sample";
+  EXPECT_EQ(frozen(config).selection, "argmax");
 }
 
 TEST(ShareKept, IsThatOfThePapersTable6) {
