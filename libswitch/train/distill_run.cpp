@@ -1,12 +1,13 @@
 #include "libswitch/train/distill_run.h"
 
-#include <cmath>
-#include <nlohmann/json.hpp>
+#include <fmt/ranges.h>
+
 #include <numeric>
 
 #include "libswitch/base/error.h"
 #include "libswitch/io/checkpoint_folder.h"
 #include "libswitch/train/checkpoint_state.h"
+#include "libswitch/train/distill_comparison.h"
 #include "libswitch/train/inherit.h"
 #include "libswitch/train/student_weights.h"
 #include "libswitch/train/training_shards.h"
@@ -49,7 +50,7 @@ class DistillationJob final : public TrainingJob {
   void open_shards(PreparedRun& out);
   void open_tasks(PreparedRun& out);
   void check_digest(const CheckpointReader& before) const;
-  void open_logits(const PreparedRun& prepared);
+  void check_logits(const PreparedRun& prepared);
   std::unique_ptr<Model> load_teacher(const Mesh& mesh, DType compute) const;
   KeptExperts kept_experts(const Model& student) const;
   std::vector<RouterStatistics> measure_usage(const Model& teacher, const Objective& data) const;
@@ -61,7 +62,8 @@ class DistillationJob final : public TrainingJob {
   TrainingShards shards_;
   std::optional<Tokenizer> tokenizer_;  // with tasks
   TrainingTasks tasks_;
-  std::unique_ptr<TeacherLogitsFile> logits_;
+  std::unique_ptr<TeacherLogitsFile> logits_;         // to be read
+  TeacherLogitsShape logits_shape_;                   // to be written
   const DistillationObjective* objective_ = nullptr;  // the trainer's
 };
 
@@ -70,8 +72,8 @@ void DistillationJob::choose_sparsity() {
   SW_CHECK(options_.student.empty() || options_.model.preset.empty(), usage,
            "--student and --preset are both given; a student is a checkpoint or made anew");
   // The configuration of a run with --student holds --init at its default.
-  SW_CHECK(options_.student.empty() ||
-               (options_.init == "teacher" && registry_.find("init")->origin().source < Source::flag),
+  SW_CHECK(options_.student.empty() || (options_.init == "teacher" &&
+                                        registry_.find("init")->origin().source < Source::flag),
            usage, "--student and --init are both given; --init is for a student that is made anew");
   Option& experts = *registry_.find("experts");
   const bool given = experts.origin().source > Source::preset;
@@ -183,12 +185,19 @@ PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* befo
   }
   SW_CHECK(options_.keep_experts == 0 || teacher_config_.experts > 0, usage,
            "--keep-experts: {} has no experts", teacher_->path().string());
+  SW_CHECK(options_.keep_experts <= teacher_config_.experts, usage,
+           "--keep-experts: {}, but {} has {} experts in a layer", options_.keep_experts,
+           teacher_->path().string(), teacher_config_.experts);
   PreparedRun out;
   const int64_t experts =
       std::gcd(options_.model.resolve().experts, teacher_config_.experts);  // gcd(0, n) is n
   out.machine = settle_machine(options_.learning, options_.run, ranks, experts);
   out.model = options_.model.resolve();
   check_student(out.model);
+  if (before == nullptr && !student_ && options_.init == "teacher") {
+    out.model.validate();
+    check_inheritable(out.model, *teacher_, options_.keep_experts);
+  }
   out.preset = options_.model.preset;
   if (before != nullptr) {
     out.preset = before->meta().preset;
@@ -208,7 +217,7 @@ PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* befo
   out.attributes[kTeacherDigest] = teacher_->digest();
   out.attributes[kTeacherParameters] = count_parameters(teacher_config_).total;
   if (options_.teacher_logits.empty()) out.frozen.push_back(teacher_config_);
-  open_logits(out);
+  check_logits(out);
   return out;
 }
 
@@ -225,8 +234,8 @@ std::unique_ptr<Model> DistillationJob::load_teacher(const Mesh& mesh, DType com
   return teacher;
 }
 
-// The file of logits, read or written.
-void DistillationJob::open_logits(const PreparedRun& prepared) {
+// The file of logits: opened to be read, or looked at before it is written.
+void DistillationJob::check_logits(const PreparedRun& prepared) {
   const bool writes = !options_.write_teacher_logits.empty();
   if (options_.teacher_logits.empty() && !writes) return;
   SW_CHECK(options_.teacher_logits.empty() || !writes, usage,
@@ -234,13 +243,17 @@ void DistillationJob::open_logits(const PreparedRun& prepared) {
   SW_CHECK(options_.run.on_spike != OnSpike::rollback, usage,
            "--on-spike rollback leaves data out, which a file of teacher logits does not know of; "
            "give another");
-  const TeacherLogitsShape shape{prepared.target_length, options_.teacher_top_k,
-                                 teacher_config_.vocab_size, teacher_->digest()};
+  logits_shape_ = {prepared.target_length, options_.teacher_top_k, teacher_config_.vocab_size,
+                   teacher_->digest()};
+  const TeacherLogitsShape& shape = logits_shape_;
   if (writes) {
     SW_CHECK(prepared.machine.mesh.model == 1, usage,
              "--write-teacher-logits: mesh {} cuts the vocabulary; give model=1",
              prepared.machine.mesh.str());
-    logits_ = std::make_unique<TeacherLogitsFile>(options_.write_teacher_logits, shape);
+    SW_CHECK(shape.largest <= shape.vocab_size, usage,
+             "--teacher-top-k is {}, but the vocabulary of {} has {} ids; give at most that",
+             shape.largest, teacher_->path().string(), shape.vocab_size);
+    TeacherLogitsFile::check_writable(options_.write_teacher_logits, shape);
     return;
   }
   logits_ = std::make_unique<TeacherLogitsFile>(options_.teacher_logits);
@@ -252,6 +265,11 @@ void DistillationJob::open_logits(const PreparedRun& prepared) {
   SW_CHECK(there.target_length == shape.target_length && there.vocab_size == shape.vocab_size,
            usage, "{}: was made for {} target positions, this run has {}; give the same lengths",
            file, there.target_length, shape.target_length);
+  const LearningOptions& learning = options_.learning;
+  SW_CHECK(learning.max_tokens > 0 || learning.steps <= logits_->rows() / learning.batch, usage,
+           "{}: holds {} rows of the training data, {} steps of {} rows need more; give at most "
+           "--steps {}, or make the file with as many",
+           file, logits_->rows(), learning.steps, learning.batch, logits_->rows() / learning.batch);
 }
 
 std::unique_ptr<Objective> DistillationJob::make_objective(const Mesh& mesh) {
@@ -270,6 +288,9 @@ std::unique_ptr<Objective> DistillationJob::make_objective(const Mesh& mesh) {
   log::info("teacher {} | {} parameters, {} active | digest {}", teacher_->path().string(),
             rough_count(static_cast<double>(count.total)),
             rough_count(static_cast<double>(count.active)), teacher_->digest());
+  if (!options_.write_teacher_logits.empty()) {
+    logits_ = std::make_unique<TeacherLogitsFile>(options_.write_teacher_logits, logits_shape_);
+  }
   auto objective = std::make_unique<DistillationObjective>(std::move(data), std::move(teacher),
                                                            std::move(logits_), options_.mix);
   objective_ = objective.get();
@@ -332,37 +353,6 @@ void DistillationJob::initialize(Model& model, Optimizer&) {
   }
 }
 
-// What an evaluation's figures are called, the negative log perplexity first.
-std::vector<std::pair<std::string, double>> figures_of(const Evaluation& evaluation) {
-  std::vector<std::pair<std::string, double>> figures = {
-      {"neg_log_perplexity", evaluation.neg_log_perplexity}};
-  figures.insert(figures.end(), evaluation.metrics.begin(), evaluation.metrics.end());
-  return figures;
-}
-
-// One line of the log for each figure; the same in `event`.
-void compare(const Evaluation& student, const Evaluation& teacher, const Evaluation* baseline,
-             double compression, nlohmann::ordered_json& event) {
-  const auto students = figures_of(student), teachers = figures_of(teacher);
-  for (size_t i = 0; i < students.size(); ++i) {
-    const auto& [name, value] = students[i];
-    nlohmann::ordered_json figures = {{"teacher", teachers[i].second}, {"student", value}};
-    std::string text = fmt::format("{} | {} | teacher {:.4f} | student {:.4f}", student.data, name,
-                                   teachers[i].second, value);
-    if (baseline != nullptr) {
-      const double base = figures_of(*baseline)[i].second;
-      const double share = share_kept(base, value, teachers[i].second);
-      figures["baseline"] = base;
-      figures["share_kept"] = share;  // null when it is not a number
-      text += fmt::format(" | baseline {:.4f}", base);
-      text += std::isnan(share) ? std::string(" | the teacher gains nothing over it")
-                                : fmt::format(" | {:.1f} % of the gain kept", 100 * share);
-    }
-    event[name] = std::move(figures);
-    log::info("{} | compression {:.1f} %", text, 100 * compression);
-  }
-}
-
 void DistillationJob::finished(Trainer& trainer, const Model& model) {
   const std::vector<Evaluation> student =
       trainer.evaluations().empty() ? trainer.evaluate(model) : trainer.evaluations();
@@ -382,86 +372,17 @@ void DistillationJob::finished(Trainer& trainer, const Model& model) {
   if (baseline_) {
     baseline = trainer.evaluate(*load_model(*baseline_, model.compute(), model.mesh()));
   }
+  const auto metrics = RunDirectory(options_.run.run, RunDirectory::Joined{}).metrics_file();
   for (size_t i = 0; i < student.size(); ++i) {
-    nlohmann::ordered_json event = event_json("distilled", trainer.step());
-    event["data"] = student[i].data;
-    event["compression"] = compression;
-    compare(student[i], teacher[i], baseline.empty() ? nullptr : &baseline[i], compression, event);
-    trainer.note(event);
+    const nlohmann::ordered_json event =
+        compare_models(trainer.step(), student[i], teacher[i],
+                       baseline.empty() ? nullptr : &baseline[i], compression);
+    // A command that is repeated after its end compares once more.
+    if (!holds_event(metrics, event)) trainer.note(event);
   }
 }
 
 }  // namespace
-
-double share_kept(double baseline, double student, double teacher) {
-  const double gain = teacher - baseline;
-  return gain > 0 ? (student - baseline) / gain : std::nan("");
-}
-
-void declare_distill_options(OptionRegistry& r, DistillOptions& o) {
-  r.group("distill", "Distillation");
-  r.add("teacher", &o.teacher)
-      .value_name("CHECKPOINT")
-      .required()
-      .help("whom the student learns from: a .h5 file or a run folder");
-  r.add("student", &o.student)
-      .value_name("CHECKPOINT")
-      .default_text("made anew: --preset, or the teacher's dense twin")
-      .help("a student that goes on learning");
-  r.add("keep-experts", &o.keep_experts)
-      .at_least(0)
-      .default_text("a dense student")
-      .help("make a sparse student of the N most used experts of each layer")
-      .details(
-          "Their weights and the routers' columns are copied too. With --steps 0 that is all: the "
-          "teacher pruned to what its data use.");
-  r.add("soft-weight", &o.mix.soft_weight)
-      .range(0, 1)
-      .help("weight of the teacher's distribution; the labels have the rest");
-  r.add("temperature", &o.mix.temperature).above(0).help("that both distributions are softened by");
-  r.add_choice("init", &o.init, {"teacher", "fresh"})
-      .help("where the student's weights begin; teacher: all that is no expert")
-      .details(
-          "Embeddings, attention, norms, relative biases and dense feed-forward layers are copied "
-          "by name; feed-forward layers in place of experts are drawn anew.");
-  r.add("baseline", &o.baseline)
-      .value_name("CHECKPOINT")
-      .help("a model without a teacher, for the share of the teacher's gain");
-  r.add_choice("expert-usage", &o.expert_usage, {"data", "telemetry"})
-      .advanced()
-      .help("what --keep-experts goes by: the given data, or the teacher's own training");
-  r.add("usage-rows", &o.usage_rows)
-      .at_least(1)
-      .unit("rows")
-      .advanced()
-      .help("of the given data that the usage is measured on");
-  r.add("write-teacher-logits", &o.write_teacher_logits)
-      .value_name("FILE")
-      .advanced()
-      .help("keep what the teacher says of the training rows, for other students")
-      .details(
-          "The largest logits of each target, 8 bytes each. A student of the same data, --batch, "
-          "--seed and lengths reads them with --teacher-logits and needs no teacher while it "
-          "learns.");
-  r.add("teacher-top-k", &o.teacher_top_k)
-      .range(1, 1 << 16)
-      .advanced()
-      .help("logits that --write-teacher-logits keeps of each target");
-  r.add("teacher-logits", &o.teacher_logits)
-      .value_name("FILE")
-      .advanced()
-      .help("what the teacher said, from a file; the rest has no probability");
-  declare_model_options(r, o.model);
-  declare_data_options(r, o.data, {false, "mixture-temperature", 0});
-  declare_task_options(r, o.task, false, false);
-  declare_learning_options(r, o.learning, 0);
-  declare_run_options(r, o.run);
-  r.find("experts")->default_text("0, --keep-experts, or the student's");
-  for (const char* name :
-       {"conventions", "expert-every", "router", "device", "seed", "capacity-factor"}) {
-    r.find(name)->advanced();
-  }
-}
 
 TrainOutcome distill(DistillOptions& options, RunContext& context) {
   DistillationJob job(options, context.registry);

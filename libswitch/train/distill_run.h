@@ -35,8 +35,4 @@ TrainOutcome distill(DistillOptions& options, RunContext& context);
 /// What distill() would do, without creating anything.
 TrainingPlan plan_distillation(DistillOptions& options, RunContext& context);
 
-/// Share of the teacher's gain over the baseline that the student keeps (Fedus et al. 2022, table
-/// 6); NaN where the teacher gains nothing.
-double share_kept(double baseline, double student, double teacher);
-
 }  // namespace sw

@@ -54,6 +54,7 @@ std::filesystem::path RunDirectory::checkpoint_file(int64_t step) const {
 }
 
 std::optional<std::filesystem::path> RunDirectory::newest_checkpoint() const {
+  if (!std::filesystem::exists(path_)) return std::nullopt;
   const auto files = list_checkpoints(path_);
   for (const CheckpointFile& file : files) {
     const std::string fault = checkpoint_fault(file.path);

@@ -16,7 +16,8 @@ class RunDirectory {
   /// Creates the folder where needed, takes it for this process (one training at a time writes
   /// there) and removes what a killed save left behind. Throws cannot_create.
   explicit RunDirectory(std::filesystem::path path);
-  /// The folder that another rank of this run has taken.
+  /// The folder that another rank of this run has taken, or that is only looked at (it need not
+  /// exist).
   struct Joined {};
   RunDirectory(std::filesystem::path path, Joined) : path_(std::move(path)) {}
   /// Removes a folder that this object has made when nothing came into it but a log: what a start

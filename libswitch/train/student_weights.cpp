@@ -99,18 +99,34 @@ void copy_box(const Tensor& whole, const Rectangle& box, Tensor& part) {
   }
 }
 
+bool is_router(const ParameterSpec& spec) {
+  return spec.name.ends_with("/router") || spec.name.ends_with("/router_bias");
+}
+
+// The layer whose experts decide what the parameter takes over; empty: it is no expert's.
+std::string layer_of_experts(const ParameterSpec& spec) {
+  return spec.expert() || is_router(spec) ? sparse_layer_of(spec.name) : "";
+}
+
 // The whole of what the student's parameter takes over; undefined: nothing.
 Tensor inherited(const CheckpointReader& teacher, const ParameterSpec& spec,
                  const KeptExperts& kept) {
   const std::string path = source_of(teacher, spec.name);
   if (path.empty()) return {};
-  const std::string layer = sparse_layer_of(spec.name);
-  const bool router = spec.name.ends_with("/router") || spec.name.ends_with("/router_bias");
-  if (layer.empty() || !(spec.expert() || router)) return teacher.read(path);
+  const std::string layer = layer_of_experts(spec);
+  if (layer.empty()) return teacher.read(path);
   const auto found = kept.find(layer);
   if (found == kept.end()) return {};
-  return router ? columns_of(teacher.read(path), found->second)
-                : rows_of(teacher, path, found->second);
+  return is_router(spec) ? columns_of(teacher.read(path), found->second)
+                         : rows_of(teacher, path, found->second);
+}
+
+void check_shape(const ParameterSpec& spec, const Shape& inherited,
+                 const CheckpointReader& teacher) {
+  SW_CHECK(inherited == spec.shape, usage,
+           "--init teacher: {} is {} in the student and {} in {}; give the student the teacher's "
+           "sizes, or --init fresh",
+           spec.name, spec.shape.str(), inherited.str(), teacher.path().string());
 }
 
 }  // namespace
@@ -147,6 +163,19 @@ KeptExperts most_used_experts(const CheckpointReader& reader, int64_t n) {
   return kept;
 }
 
+void check_inheritable(const ModelConfig& student, const CheckpointReader& teacher, int64_t keep) {
+  for (const ParameterSpec& spec : parameter_specs(student)) {
+    const std::string path = source_of(teacher, spec.name);
+    const bool of_experts = !layer_of_experts(spec).empty();
+    if (path.empty() || (of_experts && keep == 0)) continue;
+    Shape shape = teacher.entry(path).shape;
+    if (of_experts) {
+      shape = resized(shape, is_router(spec) ? shape.rank() - 1 : 0, static_cast<size_t>(keep));
+    }
+    check_shape(spec, shape, teacher);
+  }
+}
+
 CopiedWeights initialize_from_teacher(Model& student, const CheckpointReader& teacher,
                                       const KeptExperts& kept, uint64_t seed) {
   student.initialize(seed);
@@ -159,10 +188,7 @@ CopiedWeights initialize_from_teacher(Model& student, const CheckpointReader& te
         ++copied.fresh;
         continue;
       }
-      SW_CHECK(whole.shape() == spec.shape, usage,
-               "--init teacher: {} is {} in the student and {} in {}; give the student the "
-               "teacher's sizes, or --init fresh",
-               spec.name, spec.shape.str(), whole.shape().str(), teacher.path().string());
+      check_shape(spec, whole.shape(), teacher);
       copy_box(whole, parameter->rectangle(), parameter->master());
       parameter->refresh(Stream{parameter->master().device()});
       ++copied.tensors;

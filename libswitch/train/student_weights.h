@@ -21,6 +21,10 @@ KeptExperts most_used_experts(const std::vector<RouterStatistics>& layers, int64
 /// The same from the checkpoint's telemetry, its last hundred rows. Throws usage when it has none.
 KeptExperts most_used_experts(const CheckpointReader& reader, int64_t n);
 
+/// Throws usage, naming the tensor, unless what a student of this kind takes over from the teacher,
+/// `keep` experts of each layer among it, has the student's shapes. Reads no tensor.
+void check_inheritable(const ModelConfig& student, const CheckpointReader& teacher, int64_t keep);
+
 struct CopiedWeights {
   int64_t tensors = 0, fresh = 0;  // from the teacher; drawn anew
 };

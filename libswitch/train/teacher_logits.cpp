@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -66,12 +67,35 @@ TeacherLogitsFile::TeacherLogitsFile(const std::filesystem::path& path,
     pwrite_all(fd_.get(), block.data(), block.size(), 0, path.string());
     return;
   }
+  expect(shape);
+}
+
+void TeacherLogitsFile::check_writable(const std::filesystem::path& path,
+                                       const TeacherLogitsShape& shape) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    const std::filesystem::path folder = std::filesystem::absolute(path, error).parent_path();
+    SW_CHECK(::access(folder.c_str(), W_OK | X_OK) == 0, cannot_create, "{}: cannot write: {}",
+             path.string(), std::strerror(errno));
+    return;
+  }
+  TeacherLogitsFile file(path, FileDescriptor(::open(path.c_str(), O_RDWR | O_CLOEXEC)));
+  SW_CHECK(file.fd_.get() >= 0, cannot_create, "{}: cannot write: {}", path.string(),
+           std::strerror(errno));
+  if (file_bytes(file.fd_.get()) > 0) file.expect(shape);
+}
+
+void TeacherLogitsFile::expect(const TeacherLogitsShape& shape) {
   read_header();
   SW_CHECK(
       shape_ == shape, usage,
       "{}: is there and of another teacher, vocabulary, length or number of logits; remove it, "
       "or give another file",
-      path.string());
+      path_.string());
+}
+
+int64_t TeacherLogitsFile::rows() const {
+  return (file_bytes(fd_.get()) - kHeaderBytes) / record_bytes();
 }
 
 void TeacherLogitsFile::read_header() {
@@ -92,8 +116,7 @@ void TeacherLogitsFile::read_header() {
 
 kernels::TeacherLogits TeacherLogitsFile::read(int64_t first_row, const Tensor& targets) const {
   const int64_t t = shape_.target_length, k = shape_.largest, bytes = record_bytes();
-  const int64_t rows = targets.elements() / t, there = file_bytes(fd_.get());
-  const int64_t whole = (there - kHeaderBytes) / bytes;
+  const int64_t rows = targets.elements() / t, whole = this->rows();
   SW_CHECK(first_row + rows <= whole, corrupt,
            "{}: ends before row {} of the training data; give at most as many --steps as it was "
            "made with",

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <utility>
 
 #include "libswitch/base/file.h"
 #include "libswitch/kernels/distillation.h"
@@ -32,7 +33,12 @@ class TeacherLogitsFile {
   /// when the file is there and of another shape.
   TeacherLogitsFile(const std::filesystem::path& path, const TeacherLogitsShape& shape);
 
+  /// Throws what opening a file to write would, without making or changing it.
+  static void check_writable(const std::filesystem::path& path, const TeacherLogitsShape& shape);
+
   const TeacherLogitsShape& shape() const { return shape_; }
+  /// Rows from the first to the last that was written, whole ones.
+  int64_t rows() const;
   /// Rows from `first_row` on: targets [R·T] i32, as many as there are -> ids and logits [R·T, K].
   /// Throws corrupt for rows that are damaged, were not written or are of other targets.
   kernels::TeacherLogits read(int64_t first_row, const Tensor& targets) const;
@@ -40,8 +46,11 @@ class TeacherLogitsFile {
   void write(int64_t first_row, const Tensor& targets, const kernels::TeacherLogits& said) const;
 
  private:
+  explicit TeacherLogitsFile(std::filesystem::path path, FileDescriptor fd)
+      : path_(std::move(path)), fd_(std::move(fd)) {}
   int64_t record_bytes() const { return 16 + 8 * shape_.target_length * shape_.largest; }
   void read_header();
+  void expect(const TeacherLogitsShape& shape);
 
   std::filesystem::path path_;
   FileDescriptor fd_;

@@ -4,7 +4,6 @@
 #include <sys/sysinfo.h>
 
 #include "libswitch/base/error.h"
-#include "libswitch/io/checkpoint_folder.h"
 #include "libswitch/kernels/cpu/matmul_peak.h"
 #include "libswitch/train/metrics.h"
 #include "libswitch/train/resume.h"
@@ -104,14 +103,11 @@ TrainingPlan plan_training(TrainingJob& job, RunContext& context) {
   job.check_plannable();
   const RunOptions& options = job.run();
   std::optional<CheckpointReader> before;
-  if (std::filesystem::is_directory(options.run)) {
-    for (const CheckpointFile& file : list_checkpoints(options.run)) {
-      if (!checkpoint_fault(file.path).empty()) continue;
-      before.emplace(file.path);
-      adopt(job, context, *before);
-      plan.resume_step = file.step;
-      break;
-    }
+  const RunDirectory run(options.run, RunDirectory::Joined{});
+  if (const auto file = resume_point(run, options.resume)) {
+    before.emplace(*file);
+    adopt(job, context, *before);
+    plan.resume_step = before->meta().step;
   }
   World& world = context.world;
   const PreparedRun prepared = prepare_run(job, world.size(), before ? &*before : nullptr);

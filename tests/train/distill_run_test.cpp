@@ -9,6 +9,7 @@
 
 #include "libswitch/base/file.h"
 #include "libswitch/train/checkpoint_state.h"
+#include "libswitch/train/distill_comparison.h"
 #include "libswitch/train/evaluation.h"
 #include "libswitch/train/pretrain_run.h"
 #include "tests/support/tool_case.h"
@@ -54,6 +55,12 @@ class DistillRun : public testing::TrainingTest {
                            with(with({"--teacher", path("teacher")}, common(run)), more), options);
     if (resolved != nullptr) *resolved = options;
     return outcome;
+  }
+  TrainingPlan plan_with(const std::string& run, const std::vector<std::string>& more) {
+    DistillOptions options;
+    return testing::call_tool(&declare_distill_options, &plan_distillation,
+                              with(with({"--teacher", path("teacher")}, common(run)), more),
+                              options);
   }
   // -c FIRST/config.toml --run SECOND
   TrainOutcome repeat(const std::string& first, const std::string& second) const {
@@ -215,6 +222,9 @@ TEST_F(DistillRun, ComparesStudentTeacherAndBaseline) {
   EXPECT_EQ(figures["student"], held_out("s"));
   EXPECT_EQ(figures["baseline"], held_out("baseline"));
   EXPECT_GT(event["compression"], 0.1);
+  const std::string before = read_file(path("s") / "metrics.jsonl");
+  distill_with("s", {"--baseline", path("baseline"), "--eval-data", path("held.swt")});
+  EXPECT_EQ(read_file(path("s") / "metrics.jsonl"), before);
 }
 
 TEST_F(DistillRun, AStudentGoesOnFromItsCheckpoint) {
@@ -242,7 +252,9 @@ TEST_F(DistillRun, AFileOfOtherLogitsIsRefused) {
     const std::string run = fmt::format("no-{}", ++runs);
     return message_of(kind, [&] { distill_with(run, with({"--teacher-logits", file}, more)); });
   };
-  EXPECT_THAT(refused(ErrorKind::corrupt, {"--steps", "7"}), HasSubstr("ends before row 24"));
+  EXPECT_THAT(refused(ErrorKind::usage, {"--steps", "7"}), HasSubstr("give at most --steps 6"));
+  EXPECT_THAT(refused(ErrorKind::corrupt, {"--steps", "7", "--max-tokens", "1M"}),
+              HasSubstr("ends before row 24"));
   EXPECT_THAT(refused(ErrorKind::corrupt, {"--seed", "7"}), HasSubstr("of other targets"));
   EXPECT_THAT(refused(ErrorKind::usage, {"--input-length", "32"}), HasSubstr("target positions"));
   EXPECT_THAT(refused(ErrorKind::usage, {"--on-spike", "rollback"}), HasSubstr("rollback"));
@@ -257,7 +269,9 @@ TEST_F(DistillRun, AFileOfOtherLogitsIsRefused) {
 
 TEST_F(DistillRun, WhatDoesNotFitIsSaidWithARemedy) {
   const auto refused = [&](ErrorKind kind, const std::vector<std::string>& more) {
-    return message_of(kind, [&] { distill_with("no", more); });
+    const std::string planned = message_of(kind, [&] { plan_with("no", more); });
+    EXPECT_EQ(message_of(kind, [&] { distill_with("no", more); }), planned);
+    return planned;
   };
   EXPECT_THAT(refused(ErrorKind::usage, {"--d-model", "24"}),
               AllOf(HasSubstr("shared/embedding is [128, 24]"), HasSubstr("--init fresh")));
@@ -268,7 +282,33 @@ TEST_F(DistillRun, WhatDoesNotFitIsSaidWithARemedy) {
               HasSubstr("does not go with --init fresh"));
   EXPECT_THAT(refused(ErrorKind::usage, {"--keep-experts", "2", "--experts", "4"}),
               HasSubstr("leave --experts out"));
+  EXPECT_THAT(refused(ErrorKind::usage, {"--student", path("teacher"), "--init", "fresh"}),
+              HasSubstr("--init is for a student that is made anew"));
+  EXPECT_THAT(
+      refused(ErrorKind::usage, {"--write-teacher-logits", path("said"), "--teacher-top-k", "129"}),
+      HasSubstr("has 128 ids"));
   EXPECT_FALSE(std::filesystem::exists(path("no")));
+}
+
+TEST_F(DistillRun, APlanMakesNoFileOfLogits) {
+  plan_with("no", {"--write-teacher-logits", path("said")});
+  EXPECT_FALSE(std::filesystem::exists(path("said")));
+  EXPECT_THAT(message_of(ErrorKind::cannot_create,
+                         [&] {
+                           plan_with("no", {"--write-teacher-logits", path("absent/said")});
+                         }),
+              HasSubstr("cannot write"));
+  distill_with("s", {"--write-teacher-logits", path("said"), "--teacher-top-k", "4"});
+  EXPECT_THAT(message_of(ErrorKind::usage,
+                         [&] {
+                           plan_with("no", {"--write-teacher-logits", path("said")});
+                         }),
+              HasSubstr("remove it"));
+}
+
+TEST_F(DistillRun, AllExpertsFitASparseStudentInThePlanToo) {
+  EXPECT_EQ(plan_with("no", {"--keep-experts", "4"}).resume_step, -1);
+  EXPECT_EQ(plan_with("no", {"--keep-experts", "2"}).resume_step, -1);
 }
 
 TEST_F(DistillRun, AnotherTeacherIsRefusedOnResume) {

@@ -216,6 +216,29 @@ TEST_F(PretrainRun, ThePlanCountsTheCheckpointToAFewPercent) {
               0.25);
 }
 
+TEST_F(PretrainRun, ThePlanGoesOnFromWhereTheRunWould) {
+  pretrain_with(with(arguments("a"), {"--steps", "3"}));
+  const auto plan = [&](const std::string& run, const std::vector<std::string>& more) {
+    PretrainOptions options;
+    return testing::call_tool(&declare_pretrain_options, &plan_pretraining,
+                              with(arguments(run), more), options);
+  };
+  EXPECT_EQ(plan("a", {}).resume_step, 3);
+  EXPECT_EQ(plan("b", {}).resume_step, -1);
+  EXPECT_EQ(plan("b", {"--resume", path("a")}).resume_step, 3);
+  EXPECT_THAT(message_of(ErrorKind::usage,
+                         [&] {
+                           plan("a", {"--resume", "never"});
+                         }),
+              HasSubstr("holds checkpoints already"));
+  EXPECT_THAT(message_of(ErrorKind::missing,
+                         [&] {
+                           plan("b", {"--resume", path("absent")});
+                         }),
+              HasSubstr("there is no such checkpoint"));
+  EXPECT_FALSE(std::filesystem::exists(path("b")));
+}
+
 TEST_F(PretrainRun, CudaIsRefusedByABuildWithoutIt) {
   EXPECT_THAT(message_of(ErrorKind::device,
                          [&] {
