@@ -10,9 +10,9 @@
 #include <unordered_map>
 
 #include "libswitch/base/error.h"
-#include "libswitch/base/file.h"
 #include "libswitch/base/hash.h"
 #include "libswitch/base/parallel.h"
+#include "libswitch/base/regular_file.h"
 #include "libswitch/io/checkpoint_folder.h"
 #include "libswitch/io/checkpoint_layout.h"
 #include "libswitch/io/checkpoint_metadata.h"
@@ -26,15 +26,6 @@ namespace fs = std::filesystem;
 namespace {
 
 // HDF5 seeks, and opening a pipe would wait for a writer.
-FileDescriptor open_regular(const fs::path& path) {
-  std::error_code error;
-  const fs::file_status status = fs::status(path, error);
-  SW_CHECK(!fs::exists(status) || fs::is_regular_file(status) || fs::is_directory(status), usage,
-           "{}: not a regular file; give a stream as standard input, with the name -",
-           path.string());
-  return open_for_read(path);
-}
-
 }  // namespace
 
 struct CheckpointReader::Impl {
@@ -48,7 +39,8 @@ struct CheckpointReader::Impl {
   std::unordered_map<std::string, size_t> index;
   std::vector<char> confirmed;  // entries whose dataset was compared with the table
 
-  explicit Impl(const fs::path& p) : path(p), fd(open_regular(p)) {
+  explicit Impl(const fs::path& p)
+      : path(p), fd(open_regular_file(p, "; give a stream as standard input, with the name -")) {
     seal = check_seal(fd.get(), path.string());
     file = hdf5::File::open(path, seal.image_bytes);
     check_format(file);

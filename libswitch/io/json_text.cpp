@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "libswitch/base/error.h"
-#include "libswitch/base/file.h"
+#include "libswitch/base/regular_file.h"
 
 namespace sw {
 namespace {
@@ -55,6 +55,7 @@ json parse_json(std::string_view text, const std::string& name) {
 }
 
 json read_json_file(const std::filesystem::path& path) {
+  require_regular_file(path);
   return parse_json(read_file(path, kMaxBytes), path.string());
 }
 

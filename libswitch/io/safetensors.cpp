@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/regular_file.h"
 #include "libswitch/io/json_text.h"
 
 namespace sw {
@@ -153,7 +154,7 @@ class HeaderParser : public json::json_sax_t {
 class SafetensorsFile : public TensorArchive {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path)
-      : fd_(open_for_read(path)), name_(path.string()) {
+      : fd_(open_regular_file(path)), name_(path.string()) {
     struct stat info {};
     SW_CHECK(::fstat(fd_.get(), &info) == 0, io, "{}: {}", name_, std::strerror(errno));
     SW_CHECK(S_ISREG(info.st_mode), corrupt, "{}: not a file of tensors", name_);

@@ -45,6 +45,7 @@ constexpr StorageType kStorageTypes[] = {
 };
 
 constexpr size_t kMaxNodes = 500'000, kMaxItems = 100'000;
+constexpr size_t kMaxStorageKey = 64;  // PyTorch's are numbers
 
 class Machine {
  public:
@@ -61,11 +62,13 @@ class Machine {
     SW_CHECK(root.kind == Kind::dict, corrupt, "{}: the pickle holds no dictionary of tensors",
              name_);
     std::vector<PickledTensor> out;
+    size_t names = 0;
     for (const auto& [key, value] : items_of(root)) {
       const Node& node = nodes_[value];
       SW_CHECK(node.kind == Kind::tensor, corrupt,
                "{}: the entry {} is no tensor: not a dictionary of weights", name_,
                shown(text_of(key)));
+      take_name(text_of(key), names);
       out.push_back(tensors_[static_cast<size_t>(node.value)]);
       out.back().name = text_of(key);
     }
@@ -75,7 +78,11 @@ class Machine {
   std::vector<std::string> texts() const {
     require(nodes_[stack_[0]].kind == Kind::list, "a list is expected");
     std::vector<std::string> out;
-    for (const auto& [item, same] : items_of(nodes_[stack_[0]])) out.emplace_back(text_of(item));
+    size_t names = 0;
+    for (const auto& [item, same] : items_of(nodes_[stack_[0]])) {
+      take_name(text_of(item), names);
+      out.emplace_back(text_of(item));
+    }
     return out;
   }
 
@@ -97,6 +104,13 @@ class Machine {
   }
   void require(bool holds, const char* what) const {
     if (!holds) damaged(what);
+  }
+
+  // A text that the program repeats by its memo costs two bytes there, and here its length each
+  // time. Names of tensors differ, so that together they are no longer than the program.
+  void take_name(std::string_view name, size_t& all) const {
+    all += name.size();
+    require(all <= pickle_.size(), "names that repeat");
   }
 
   // --- Bytes of the program ---
@@ -248,7 +262,9 @@ class Machine {
     require(type.kind == Kind::global && type.value >= kFirstStorage, "a storage type is expected");
     PickledTensor storage;
     storage.type = kStorageTypes[type.value - kFirstStorage].type;
-    storage.storage = text_of(item(id, 2));
+    const std::string_view key = text_of(item(id, 2));
+    require(key.size() <= kMaxStorageKey, "a storage of a long name");
+    storage.storage = key;
     storage.storage_elements = integer_of(item(id, 4));
     require(storage.storage_elements >= 0, "a storage of negative size");
     require(storages_.size() < kMaxNodes / 8, "too many storages");

@@ -7,7 +7,7 @@
 #include <map>
 
 #include "libswitch/base/error.h"
-#include "libswitch/base/file.h"
+#include "libswitch/base/regular_file.h"
 #include "libswitch/io/json_text.h"
 #include "libswitch/io/state_dict_pickle.h"
 #include "libswitch/io/zip_file.h"
@@ -39,7 +39,7 @@ bool is_dense(const PickledTensor& tensor) {
 class TorchFile : public TensorArchive {
  public:
   explicit TorchFile(const std::filesystem::path& path)
-      : fd_(open_for_read(path)), name_(path.string()) {
+      : fd_(open_regular_file(path)), name_(path.string()) {
     struct stat info {};
     SW_CHECK(::fstat(fd_.get(), &info) == 0, io, "{}: {}", name_, std::strerror(errno));
     SW_CHECK(S_ISREG(info.st_mode), corrupt, "{}: not a file of tensors", name_);

@@ -8,6 +8,7 @@
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/io/checkpoint_samples.h"
 #include "tests/io/torch_samples.h"
+#include "tests/support/allocation_peak.h"
 
 namespace sw {
 namespace {
@@ -18,6 +19,7 @@ using test::make_torch_file;
 using test::make_zip;
 using test::PickleTensor;
 using test::TemporaryFolder;
+using ::testing::AnyOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -240,6 +242,43 @@ TEST(StateDictPickle, BoundsWhatAProgramMayMake) {
   std::string recalls = std::string("}q") + '\0';
   for (size_t i = 0; i < many; ++i) recalls += std::string("h") + '\0';
   EXPECT_THAT(pickle_refusal(recalls), HasSubstr("too many values"));
+}
+
+// A text is written once and named as often as two bytes allow.
+TEST(StateDictPickle, AllocatesNoTextForEachTimeItIsRecalled) {
+  const std::string text = test::pickle_text(std::string(4000, 'x'));
+  const std::string remember = std::string("q") + '\0', recall = std::string("h") + '\0';
+  const std::string rebuild = "ctorch._utils\n_rebuild_tensor_v2\n";
+  const auto storage = [&](const std::string& key) {
+    return "(" + test::pickle_text("storage") + "ctorch\nFloatStorage\n" + key +
+           test::pickle_text("cpu") + test::pickle_integer(6) + "tQ";
+  };
+  std::string items = "](" + text + remember, keys = "}" + text + remember;
+  std::string names = "}" + text + remember + rebuild + "(" + storage(test::pickle_text("0")) +
+                      test::pickle_integer(0) + "))tRq\1s(";
+  for (int i = 0; i < 50'000; ++i) {
+    names += recall + "h\1";
+    items += recall;
+    if (i < 5'000) keys += storage(recall);
+  }
+  const auto bounded = [](const std::string& program, const auto& read) {
+    const test::AllocationPeak peak;
+    try {
+      read(program);
+      ADD_FAILURE() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::corrupt);
+      EXPECT_THAT(error.what(), AnyOf(HasSubstr("names that repeat"), HasSubstr("long name")));
+    }
+    EXPECT_LT(peak.bytes(), 40 << 20);
+  };
+  const auto tensors = [](const std::string& p) { read_state_dict_pickle(p, "x"); };
+  bounded(names + "u.", tensors);
+  bounded(keys + "u.", tensors);
+  bounded(items + "e.", [](const std::string& p) {
+    size_t used = 0;
+    read_pickled_texts(p, "x", &used);
+  });
 }
 
 TEST(TorchFile, RefusesZipsThatTorchWouldNotWrite) {
