@@ -16,6 +16,7 @@
 #include "libswitch/base/timer.h"
 #include "libswitch/base/version.h"
 #include "libswitch/convert/conversion.h"
+#include "libswitch/convert/target.h"
 #include "libswitch/train/progress_line.h"
 #include "tools/tool.h"
 
@@ -63,7 +64,8 @@ void declare(sw::OptionRegistry& r, Options& o) {
   r.add("check", &o.check).help("convert back and compare every bit");
   r.add("force", &o.force)
       .help("replace what lies at TO")
-      .details("A folder is replaced only if it is empty or holds a config.json.");
+      .details(
+          "A folder is replaced only if it is empty or holds a config.json, and not the source.");
   r.add("max-shard-size", &o.max_shard_size)
       .at_least(1)
       .unit("bytes")
@@ -89,8 +91,12 @@ class Spool {
   Spool(const Spool&) = delete;
   Spool& operator=(const Spool&) = delete;
   fs::path file() const { return folder_ / "model.h5"; }
+  // The file has no name any more when its bytes go out, so that nothing stays behind whatever
+  // ends the tool: the other end of the pipe above all.
   void send() const {
     const sw::FileDescriptor fd = sw::open_for_read(file());
+    std::error_code ignored;
+    fs::remove_all(folder_, ignored);
     std::string buffer(size_t{1} << 20, '\0');
     for (;;) {
       const ssize_t n = ::read(fd.get(), buffer.data(), buffer.size());
@@ -118,6 +124,17 @@ void catch_signals() {
     action.sa_flags = SA_RESTART | SA_RESETHAND;
     ::sigaction(number, &action, nullptr);
   }
+}
+
+// From here on nothing has to be removed, and a signal ends the tool at once: also while it waits
+// for a reader.
+void release_signals() {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action {};
+    if (::sigaction(number, nullptr, &action) != 0 || action.sa_handler == SIG_IGN) continue;
+    std::signal(number, SIG_DFL);
+  }
+  if (received != 0) throw Interrupted();
 }
 
 std::string size_text(int64_t bytes) {
@@ -157,7 +174,7 @@ bool is_model_folder(const std::string& from) {
   return false;
 }
 
-void check_target(bool imports, const std::string& from, const std::string& to) {
+void check_target(bool imports, const std::string& from, const std::string& to, bool replace) {
   const bool checkpoint = to == "-" || fs::path(to).extension() == ".h5";
   if (imports) {
     SW_CHECK(
@@ -168,8 +185,6 @@ void check_target(bool imports, const std::string& from, const std::string& to) 
     if (to == "-") {
       sw::require_not_terminal(STDOUT_FILENO, "a checkpoint", "redirect it or name a .h5 file");
     }
-    std::error_code error;
-    SW_CHECK(!fs::is_directory(to, error), cannot_create, "{}: is a folder; name a file in it", to);
     return;
   }
   SW_CHECK(to != "-", usage, "-: a folder cannot go to stdout; name one");
@@ -177,13 +192,20 @@ void check_target(bool imports, const std::string& from, const std::string& to) 
            "{}: {} is no folder of Hugging Face (no config.json), so TO is one; give a folder's "
            "name",
            to, from);
+  // The shell may have opened a file that lies in TO.
+  std::error_code error;
+  if (from == "-") {
+    sw::check_folder_target(to, replace, fs::read_symlink("/proc/self/fd/0", error));
+  }
 }
 
 int convert(const Options& options, sw::ToolRun& tool) {
   const std::string& from = tool.arguments.at(0);
   const std::string& to = tool.arguments.at(1);
   const bool imports = is_model_folder(from);
-  check_target(imports, from, to);
+  check_target(imports, from, to, options.force);
+  SW_CHECK(!tool.common.json || to != "-", usage,
+           "--json: stdout is the checkpoint's when TO is -; name a .h5 file");
   Progress progress(tool.progress());
   const char* stage = "converted";
   sw::ConversionOptions conversion;
@@ -211,9 +233,9 @@ int convert(const Options& options, sw::ToolRun& tool) {
   }
   progress.clear();
   for (const std::string& note : report.notes) sw::log::warn("{}", note);
-  if (tool.common.dry_run) return 0;
   sw::log::info("{} tensors, {}{}", report.tensors, size_text(report.bytes),
                 report.files > 1 ? fmt::format(", {} files", report.files) : "");
+  if (tool.common.dry_run) return 0;
 
   std::vector<std::string> differences;
   if (options.check) {
@@ -226,7 +248,9 @@ int convert(const Options& options, sw::ToolRun& tool) {
   }
   const bool equal = differences.empty();
   if (spool) {
-    if (equal) spool->send();
+    if (!equal) return 1;
+    release_signals();
+    spool->send();
   } else if (tool.common.json) {
     nlohmann::ordered_json out = {{"from", from},
                                   {"to", to},
@@ -238,7 +262,7 @@ int convert(const Options& options, sw::ToolRun& tool) {
     if (options.check) out["differences"] = differences;
     using Json = nlohmann::ordered_json;
     sw::write_stdout(out.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
-  } else {
+  } else if (equal) {
     sw::write_stdout(to + "\n");
   }
   return equal ? 0 : 1;

@@ -8,6 +8,7 @@
 #include "libswitch/convert/folder_writer.h"
 #include "libswitch/convert/import_plan.h"
 #include "libswitch/convert/model_files.h"
+#include "libswitch/convert/target.h"
 #include "libswitch/io/checkpoint_writer.h"
 #include "libswitch/io/json_text.h"
 #include "libswitch/io/weights_folder.h"
@@ -118,8 +119,7 @@ ConversionReport convert_from_hugging_face(const fs::path& folder, const fs::pat
                                            const ConversionOptions& options) {
   std::error_code error;
   SW_CHECK(fs::is_directory(folder, error), missing, "{}: no such folder", folder.string());
-  SW_CHECK(options.replace || !fs::exists(file, error), cannot_create,
-           "{}: is there already; give --force to replace it", file.string());
+  check_file_target(file, options.replace);
   const HuggingFaceConfig config = read_config(folder);
   const auto archive = open_weights(folder);
   const ImportPlan plan(*archive, config, (folder / "config.json").string());
@@ -150,6 +150,7 @@ ConversionReport convert_from_hugging_face(const fs::path& folder, const fs::pat
 
 ConversionReport convert_to_hugging_face(const CheckpointReader& reader, const fs::path& folder,
                                          const ConversionOptions& options) {
+  check_folder_target(folder, options.replace, reader.path());
   const ExportTarget target = export_target(reader);
   const ExportPlan plan(reader, target.model, target.family);
   const DType dtype = prevailing_dtype(reader.entries());
@@ -166,7 +167,7 @@ ConversionReport convert_to_hugging_face(const CheckpointReader& reader, const f
   report.tensors = static_cast<int64_t>(plan.tensors().size());
   report.bytes = plan.bytes();
   if (options.dry_run) return report;
-  FolderWriter writer(folder, options.replace);
+  FolderWriter writer(folder, options.replace, reader.path());
   writer.add("config.json", config.dump(2) + "\n");
   for (const auto& [name, content] : model_files(reader.meta())) writer.add(name, content);
   Progress progress(options, plan.bytes());

@@ -6,6 +6,7 @@
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/file.h"
+#include "libswitch/convert/target.h"
 #include "libswitch/io/safetensors.h"
 
 namespace sw {
@@ -44,25 +45,11 @@ void write_file(const fs::path& path, const ExportPlan& plan, const std::vector<
   writer.commit();
 }
 
-// With --force a folder goes away: only one that is a model's, never one that a slip named.
-bool may_be_replaced(const fs::path& folder) {
-  std::error_code error;
-  return fs::is_directory(folder, error) &&
-         (fs::is_empty(folder, error) || fs::is_regular_file(folder / "config.json", error));
-}
-
 }  // namespace
 
-FolderWriter::FolderWriter(fs::path folder, bool replace) : folder_(std::move(folder)) {
-  if (!folder_.has_filename()) folder_ = folder_.parent_path();  // "out/"
+FolderWriter::FolderWriter(fs::path folder, bool replace, const fs::path& source)
+    : folder_(check_folder_target(std::move(folder), replace, source)) {
   std::error_code error;
-  if (fs::exists(fs::symlink_status(folder_, error))) {
-    SW_CHECK(replace, cannot_create, "{}: is there already; give --force to replace it",
-             folder_.string());
-    SW_CHECK(may_be_replaced(folder_), cannot_create,
-             "{}: is no folder of a model and is not replaced; give another name",
-             folder_.string());
-  }
   temporary_ = folder_.string() + ".tmp";
   const bool made = fs::create_directory(temporary_, error);
   SW_CHECK(!error, cannot_create, "{}: cannot create: {}", temporary_.string(), error.message());
@@ -111,15 +98,19 @@ void FolderWriter::commit() {
   fsync_path(temporary_);
   std::error_code error;
   const fs::path old = folder_.string() + ".old";
-  const bool replaces = fs::exists(folder_, error);
+  const bool replaces = fs::exists(fs::symlink_status(folder_, error));
   if (replaces) {
     fs::rename(folder_, old, error);
     SW_CHECK(!error, io, "{}: cannot be moved aside to {}: {}", folder_.string(), old.string(),
              error.message());
   }
   fs::rename(temporary_, folder_, error);
-  SW_CHECK(!error, io, "{}: cannot rename {} to it: {}", folder_.string(), temporary_.string(),
-           error.message());
+  if (error) {
+    const std::string reason = error.message();
+    if (replaces) fs::rename(old, folder_, error);
+    fail(ErrorKind::io, "{}: cannot rename {} to it: {}{}", folder_.string(), temporary_.string(),
+         reason, replaces && error ? "; what was there is now " + old.string() : "");
+  }
   owner_ = false;
   fsync_path(folder_.has_parent_path() ? folder_.parent_path() : fs::path("."));
   if (replaces) fs::remove_all(old, error);

@@ -12,9 +12,8 @@ namespace sw {
 
 class FolderWriter {
  public:
-  /// Creates `folder` + ".tmp". Throws cannot_create when that is there (a conversion was cut off,
-  /// or runs), or `folder` is, unless `replace`, and even then unless it is empty or a model's.
-  FolderWriter(std::filesystem::path folder, bool replace);
+  /// Creates `folder` + ".tmp". Throws cannot_create where check_folder_target() does.
+  FolderWriter(std::filesystem::path folder, bool replace, const std::filesystem::path& source);
   /// Removes the temporary folder unless commit() succeeded.
   ~FolderWriter();
   FolderWriter(const FolderWriter&) = delete;

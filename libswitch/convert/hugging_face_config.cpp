@@ -163,6 +163,7 @@ HuggingFaceConfig read_hugging_face_config(const json& object, const std::string
   out.scaled_logits = config.tied_embeddings;
   if (t5) {
     out.scaled_logits = keys.flag("scale_decoder_outputs", config.tied_embeddings);
+    out.scaling_is_named = keys.has("scale_decoder_outputs");
     return out;
   }
   config.router_bias = keys.flag("router_bias", false);

@@ -41,7 +41,7 @@ ImportPlan::ImportPlan(const TensorArchive& archive, const HuggingFaceConfig& co
     : archive_(archive), config_name_(config_name), model_(config.model), family_(config.family) {
   collect();
   settle_structure();
-  settle_head(config.scaled_logits);
+  settle_head(config.scaled_logits, config.scaling_is_named);
   make_entries();
 }
 
@@ -248,7 +248,7 @@ void ImportPlan::settle_structure() {
 
 // Tied or not: by the head that is there. The big published checkpoints have a decoder.lm_head
 // beside a configuration that says nothing of it (and tied is the default).
-void ImportPlan::settle_head(bool scaled_logits) {
+void ImportPlan::settle_head(bool scaled_logits, bool scaling_is_named) {
   const bool tied = model_.tied_embeddings;
   const auto head = found_.find("lm_head");
   if (head == found_.end() && !scaled_logits && tied) {
@@ -280,9 +280,11 @@ void ImportPlan::settle_head(bool scaled_logits) {
     found_.erase(head);
     return;
   }
-  SW_CHECK(!scaled_logits || family_ == HfFamily::switch_transformers || tied, corrupt,
-           "{}: scale_decoder_outputs with a head of its own is a model that cannot be held",
-           config_name_);
+  // transformers 5 says expressly that it scales what comes of this head, which no model here does.
+  SW_CHECK(
+      !scaled_logits || family_ == HfFamily::switch_transformers || (tied && !scaling_is_named),
+      corrupt, "{}: scale_decoder_outputs with a head of its own is a model that cannot be held",
+      config_name_);
   if (scaled_logits) {
     notes_.push_back(fmt::format(
         "{}: embeddings are tied, but {} is another tensor than shared.weight: it is the head, and "

@@ -54,7 +54,7 @@ class ImportPlan {
   void collect();
   void resolve_aliases(Pieces& pieces);
   bool same_bytes(size_t a, size_t b) const;
-  void settle_head(bool scaled_logits);
+  void settle_head(bool scaled_logits, bool scaling_is_named);
   void settle_structure();
   void settle_stack(const std::string& stack, int64_t& layers, int64_t& step, int64_t& offset);
   void settle(const std::string& what, int64_t& configured, int64_t found);

@@ -2,6 +2,7 @@
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/file.h"
+#include "libswitch/base/regular_file.h"
 #include "libswitch/data/tokenizer.h"
 #include "libswitch/io/json_text.h"
 
@@ -51,20 +52,29 @@ void take_model_files(const fs::path& folder, int64_t vocab_size, CheckpointMeta
   std::error_code error;
   for (const char* name : kKept) {
     if (!fs::exists(folder / name, error)) continue;
-    const std::string content = read_file(folder / name, uint64_t{1} << 20);
-    if (content.size() > kMaxKept || content.find('\0') != std::string::npos) {
-      notes.push_back(fmt::format("{} is left out: {} bytes", name, content.size()));
+    require_regular_file(folder / name);
+    const uintmax_t bytes = fs::file_size(folder / name, error);
+    if (!error && bytes > kMaxKept) {
+      notes.push_back(
+          fmt::format("{} is left out: {} bytes, at most {} are kept", name, bytes, kMaxKept));
+      continue;
+    }
+    const std::string content = read_file(folder / name, kMaxKept);
+    if (content.find('\0') != std::string::npos) {
+      notes.push_back(fmt::format("{} is left out: it is no text", name));
       continue;
     }
     meta.attributes[kPrefix + std::string(name)] = content;
   }
   const fs::path vocabulary = folder / kVocabulary;
+  const bool fast = fs::exists(folder / "tokenizer.json", error);
   if (!fs::exists(vocabulary, error)) {
-    const bool fast = fs::exists(folder / "tokenizer.json", error);
     notes.push_back(fmt::format("no {} in the folder{}: the checkpoint holds no vocabulary",
                                 kVocabulary, fast ? ", and tokenizer.json is not read" : ""));
     return;
   }
+  if (fast) notes.push_back("tokenizer.json is left out: the vocabulary is spiece.model's");
+  require_regular_file(vocabulary);
   try {
     const Tokenizer tokenizer = Tokenizer::load(vocabulary);
     if (tokenizer.vocab_size() > vocab_size) {

@@ -233,6 +233,38 @@ TEST_F(Conversion, ReadsT5AsTransformers5WritesIt) {
   EXPECT_THAT(compare_conversion(root_ / "again", b, true, {}), IsEmpty());
 }
 
+// A head of its own whose logits are scaled: to drop the scaling would change every logit.
+TEST_F(Conversion, RefusesAScaledHeadOfItsOwn) {
+  ModelConfig config = small_t5();
+  config.tied_embeddings = false;
+  export_model(config);
+  test::edit_config(hf_, {{"tie_word_embeddings", true}, {"scale_decoder_outputs", true}});
+  EXPECT_THAT(import_error(), HasSubstr("scale_decoder_outputs with a head of its own"));
+  test::edit_config(hf_, {{"scale_decoder_outputs", nullptr}});
+  EXPECT_EQ(import_error(), "accepted");
+}
+
+TEST_F(Conversion, LeavesOutLargeFilesThatNoModelNeeds) {
+  export_model(small_switch());
+  std::ofstream(hf_ / "added_tokens.json") << std::string(size_t{3} << 20, ' ') << "{}";
+  EXPECT_THAT(structure_notes(), ElementsAre(HasSubstr("added_tokens.json is left out: 3145730")));
+}
+
+TEST_F(Conversion, KeepsTheFolderThatHoldsItsSource) {
+  export_model(small_switch());
+  write_model(hf_ / "tuned.h5", small_switch());
+  const CheckpointReader reader(hf_ / "tuned.h5");
+  ConversionOptions force;
+  force.replace = true;
+  for (const bool dry_run : {true, false}) {
+    force.dry_run = dry_run;
+    EXPECT_THROW(convert_to_hugging_face(reader, hf_, force), Error);
+    EXPECT_THROW(convert_to_hugging_face(reader, hf_ / "", force), Error);
+  }
+  EXPECT_TRUE(std::filesystem::exists(hf_ / "tuned.h5"));
+  EXPECT_TRUE(std::filesystem::exists(hf_ / "config.json"));
+}
+
 TEST_F(Conversion, MakesFloat32OfFloat16AndSaysSo) {
   export_model(small_t5());
   change([](test::LooseTensors& t) {
