@@ -60,6 +60,10 @@ std::string task_table(const std::vector<TaskResult>& results) {
   std::string text = fmt::format("{:<{}}  {:>8}  {:<{}}  {:>7}\n", "task", width, "examples",
                                  "metric", metric_width, "percent");
   for (const auto& r : results) {
+    if (r.metrics.empty()) {
+      text += fmt::format("{:<{}}  {:>8}  {:<{}}  {:>7}\n", r.task, width, r.examples, "none",
+                          metric_width, "-");
+    }
     bool first = true;
     for (const auto& [metric, value] : r.metrics) {
       text += fmt::format("{:<{}}  {:>8}  {:<{}}  {:>7.2f}\n", first ? r.task : "", width,

@@ -61,7 +61,8 @@ sw::ToolDescription describe() {
       "ROUGE is the middle of a bootstrap over examples, as there. SQuAD's pairs have spaces round "
       "punctuation; answers of "
       "--predictions-from are held against that spelling or against that of the text, whichever "
-      "most of them have.";
+      "most of them have. Test data, without labels, are cast with the target <unk>; with "
+      "--predictions they are answered, without metrics.";
   tool.positional_name = "CHECKPOINT";
   tool.min_positionals = 0;
   tool.max_positionals = 1;
@@ -139,6 +140,17 @@ std::vector<std::unique_ptr<sw::Task>> open_tasks(const Options& options) {
   return tasks;
 }
 
+// A task for a model. A test set has no labels: its answers can be written, but not judged.
+std::unique_ptr<sw::Task> open_asked(const std::string& spec, const Options& options) {
+  auto task = sw::Task::open(spec);
+  if (options.predictions.empty()) task->check_judgeable();
+  if (!task->labelled()) {
+    sw::log::warn("{}: examples without label or answer; the answers go to {}, without metrics",
+                  task->file(), options.predictions);
+  }
+  return task;
+}
+
 // The pairs of text, without a model.
 int cast(const Options& options, const sw::ToolRun& tool) {
   constexpr size_t kChunkBytes = size_t{1} << 20;
@@ -173,6 +185,7 @@ int judge(const Options& options, const sw::ToolRun& tool) {
            "--predictions-from - and --task {} cannot share stdin; give one as a file",
            options.tasks[0]);
   const auto task = sw::Task::open(options.tasks[0]);
+  task->check_judgeable();
   if (tool.common.dry_run) return 0;
   const auto answers = sw::read_answers(options.predictions_from);
   const auto& pairs = task->pairs();
@@ -273,9 +286,9 @@ int run(const Options& options, sw::ToolRun& tool) {
   for (const std::string& spec : options.tasks) {
     SW_CHECK(!spec.ends_with(":-") && spec != "-", usage,
              "--task {}: stdin is not read here; give a file", spec);
-    tasks.push_back(std::make_unique<sw::TaskEvaluation>(sw::Task::open(spec), *tokenizer, spec,
-                                                         options.answers, options.input_length,
-                                                         options.target_length));
+    tasks.push_back(std::make_unique<sw::TaskEvaluation>(
+        open_asked(spec, options), *tokenizer, spec, options.answers, options.input_length,
+        options.target_length));
   }
   const sw::Mesh mesh(world,
                       sw::resolve_mesh_shape(sw::parse_mesh_shape(options.mesh), world.size(),

@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/hash.h"
 #include "libswitch/train/evaluation.h"
+#include "libswitch/train/training_shards.h"
 
 namespace sw {
 namespace {
@@ -14,8 +16,8 @@ constexpr int64_t kShortTargets = 128, kBeamsForLongTargets = 4;
 
 }  // namespace
 
-GenerateOptions AnswerOptions::for_task(const Task& task) const {
-  const int64_t target_length = task.lengths().second;
+GenerateOptions AnswerOptions::for_task(const Task& task, int64_t given) const {
+  const int64_t target_length = given > 0 ? given : task.lengths().second;
   GenerateOptions out;
   out.beam = beam.value_or(target_length > kShortTargets ? kBeamsForLongTargets : 1);
   out.max_length = max_length.value_or(target_length);
@@ -32,7 +34,7 @@ void declare_answer_options(OptionRegistry& r, AnswerOptions& o) {
       .help("beams of the search for answers; 1: greedy");
   r.add("max-length", &o.max_length)
       .range(1, 1 << 20)
-      .default_text("the task's target length")
+      .default_text("the target length")
       .help("most tokens of an answer, its end included");
   r.add_choice("length-norm", &o.length_norm, {{"t5", LengthNorm::t5}, {"hf", LengthNorm::hf}})
       .help("how answers of different lengths compare")
@@ -52,6 +54,13 @@ Tokenizer load_tokenizer(const CheckpointReader& reader, const std::string& give
            place);
   Tokenizer tokenizer =
       given.empty() ? Tokenizer::from_bytes(own, place + ": vocabulary") : Tokenizer::load(given);
+  const std::string expected = vocabulary_of(reader);
+  const std::string got = to_hex(tokenizer.sha256().data(), tokenizer.sha256().size());
+  SW_CHECK(expected.empty() || expected == got, corrupt,
+           "{}: is another vocabulary ({}...) than that of {} ({}...); leave --vocab out, or give "
+           "the file that the model was trained with",
+           given.empty() ? place + ": vocabulary" : given, got.substr(0, 12), place,
+           expected.substr(0, 12));
   const int64_t rows = reader.entry("/model/shared/embedding").shape[0];
   SW_CHECK(tokenizer.vocab_size() <= rows, corrupt,
            "{}: has {} ids, but the embedding table of {} {} rows; give the vocabulary that the "
@@ -66,7 +75,7 @@ TaskEvaluation::TaskEvaluation(std::unique_ptr<Task> task, const Tokenizer& toke
     : task_(std::move(task)),
       tokenizer_(tokenizer),
       name_(name),
-      generate_(options.for_task(*task_)),
+      generate_(options.for_task(*task_, target_length)),
       set_(*task_, tokenizer, input_length, target_length) {
   generate_.validate();
 }
@@ -116,7 +125,7 @@ Evaluation TaskEvaluation::evaluate(const Model& model, const Poll& poll,
   out.sequences = set_.pairs().size();
   if (extras.likelihood) add_likelihood(model, poll, out);
   std::vector<std::string> answers = answer(model, poll, extras);
-  out.metrics = task_->metrics(answers);
+  if (task_->labelled()) out.metrics = task_->metrics(answers);
   if (extras.answers != nullptr) *extras.answers = std::move(answers);
   return out;
 }

@@ -19,22 +19,23 @@ namespace sw {
 
 /// How questions are answered. What is not given is as with the T5 authors (Raffel et al. 2020,
 /// section 3.1): greedily, but by 4 beams where the task's targets go beyond 128 tokens, and no
-/// longer than the task's target length.
+/// longer than the target length: the one that was given, else the task's.
 struct AnswerOptions {
   std::optional<int64_t> beam, max_length;
   LengthNorm length_norm = LengthNorm::t5;
   std::optional<double> length_penalty;
   int64_t rows = 16;  // prompts that a rank answers together
 
-  /// For this task.
-  GenerateOptions for_task(const Task& task) const;
+  /// For this task; a target length of 0 is the task's own.
+  GenerateOptions for_task(const Task& task, int64_t target_length = 0) const;
 };
 
 /// Registers --beam, --max-length, --length-norm and --length-penalty.
 void declare_answer_options(OptionRegistry& registry, AnswerOptions& options);
 
 /// The checkpoint's vocabulary, or `given` where that is not empty. Throws usage when there is
-/// neither, corrupt when it has more ids than the embedding table rows.
+/// neither, corrupt when it is not the one that the checkpoint names, or has more ids than the
+/// embedding table rows.
 Tokenizer load_tokenizer(const CheckpointReader& reader, const std::string& given = "");
 
 /// One task, tokenised and ready to be asked of models of one vocabulary.
@@ -53,7 +54,8 @@ class TaskEvaluation {
     std::vector<std::string>* answers = nullptr;     // takes the answers' texts
     std::function<void(int64_t answered)> progress;  // hears now and then how far it is
   };
-  /// Answers every pair's input and judges the answers. Every rank of the model's mesh calls it and
+  /// Answers every pair's input and judges the answers, unless labels are missing: there are no
+  /// metrics then. Every rank of the model's mesh calls it and
   /// gets all of it.
   Evaluation evaluate(const Model& model, const Poll& poll, const Extras& extras) const;
   Evaluation evaluate(const Model& model, const Poll& poll = {}) const {

@@ -7,8 +7,6 @@
 
 #include "libswitch/base/config.h"
 #include "libswitch/base/error.h"
-#include "libswitch/base/hash.h"
-#include "libswitch/train/training_shards.h"
 
 namespace sw {
 namespace {
@@ -84,24 +82,19 @@ TrainingTasks open_training_tasks(TaskOptions& options, const Tokenizer& tokeniz
   out.dataset = std::make_unique<TextToTextDataset>(sources, tokenizer, rows);
   for (const std::string& spec : options.eval_tasks) {
     refuse_stdin(spec, "--eval-task");
+    auto task = Task::open(spec);
+    // At once, and not when the first evaluation is due.
+    task->check_judgeable();
     // Lengths that were given hold for evaluation too; else each task has its own.
     out.evaluations.push_back(
-        std::make_unique<TaskEvaluation>(Task::open(spec), tokenizer, spec, options.answers,
+        std::make_unique<TaskEvaluation>(std::move(task), tokenizer, spec, options.answers,
                                          options.input_length, options.target_length));
   }
   return out;
 }
 
 Tokenizer task_tokenizer(const CheckpointReader& reader, const std::string& given) {
-  Tokenizer tokenizer = load_tokenizer(reader, given);
-  const std::string expected = vocabulary_of(reader);
-  const std::string got = to_hex(tokenizer.sha256().data(), tokenizer.sha256().size());
-  SW_CHECK(expected.empty() || expected == got, corrupt,
-           "{}: is another vocabulary ({}...) than that of {} ({}...); leave --vocab out, or give "
-           "the file that the model was trained with",
-           given.empty() ? reader.path().string() + ": tokenizer" : given, got.substr(0, 12),
-           reader.path().string(), expected.substr(0, 12));
-  return tokenizer;
+  return load_tokenizer(reader, given);
 }
 
 double score_of(const std::vector<Evaluation>& results, const std::string& metric) {

@@ -48,11 +48,11 @@ struct TrainingTasks {
   uint64_t tokens() const;  // inputs and targets of every pair
 };
 /// Opens them all and settles the lengths. The tokenizer must outlive what is returned. Throws as
-/// TextToTextDataset and Task::open; usage for stdin, which no run could go on with.
+/// TextToTextDataset and Task::open; corrupt for an --eval-task without labels; usage for stdin,
+/// which no run could go on with.
 TrainingTasks open_training_tasks(TaskOptions& options, const Tokenizer& tokenizer, uint64_t seed);
 
-/// The tokenizer of a checkpoint, or the file `given`, which has to be the same vocabulary. Throws
-/// as load_tokenizer, corrupt for another vocabulary.
+/// load_tokenizer, for a run that begins with a checkpoint.
 Tokenizer task_tokenizer(const CheckpointReader& reader, const std::string& given);
 
 /// "score": over tasks the mean of the mean of each task's metrics (Fedus et al. 2022, section

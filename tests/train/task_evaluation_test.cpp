@@ -79,6 +79,43 @@ TEST_F(TaskEvaluationTest, LongTargetsAreSearchedForByFourBeams) {
   const auto task = pairs({{"a", "b"}});
   EXPECT_EQ(given.for_task(*task).beam, 2);
   EXPECT_EQ(given.for_task(*task).max_length, 7);
+  // A target length that was given counts instead of the task's, and --max-length still more.
+  EXPECT_EQ(AnswerOptions{}.for_task(*task, 129).beam, 4);
+  EXPECT_EQ(AnswerOptions{}.for_task(*task, 129).max_length, 129);
+  EXPECT_EQ(given.for_task(*task, 129).max_length, 7);
+}
+
+TEST_F(TaskEvaluationTest, AnswersStopAtTheTargetLengthThatWasGiven) {
+  Model model(config(), DType::f32);
+  model.initialize(3);
+  const auto longest = [&](int64_t target_length) {
+    const TaskEvaluation evaluation(pairs({{"ba ke", "li"}, {"se ti", "mo"}}), small_tokenizer(),
+                                    "name", AnswerOptions{}, 24, target_length);
+    std::vector<std::string> answers;
+    evaluation.evaluate(model, {}, {false, &answers, {}});
+    size_t most = 0;
+    for (const auto& answer : answers) {
+      most = std::max(most, small_tokenizer().encode(answer).size());
+    }
+    return most;
+  };
+  EXPECT_LE(longest(3), 3U);
+  EXPECT_GT(longest(12), 3U);
+}
+
+TEST_F(TaskEvaluationTest, ATestSetIsAnsweredWithoutMetrics) {
+  Model model(config(), DType::f32);
+  model.initialize(3);
+  const TaskEvaluation evaluation(
+      Task::open("cola:" + write("cola",
+                                 "{\"sentence\": \"ba ke\", \"label\": -1}\n"
+                                 "{\"sentence\": \"li mo\"}\n")
+                               .string()),
+      small_tokenizer(), "name", AnswerOptions{}, 24, 3);
+  std::vector<std::string> answers;
+  const Evaluation result = evaluation.evaluate(model, {}, {false, &answers, {}});
+  EXPECT_EQ(answers.size(), 2U);
+  EXPECT_TRUE(result.metrics.empty());
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ const char* label_field(const RawRecord& record) {
 // ANLI's authors write labels as one letter.
 int32_t label_of(const TaskKind& kind, const RawRecord& record) {
   const char* field = label_field(record);
-  if (std::string_view(kind.name) == "anli" && record.at(field).is_string()) {
+  if (std::string_view(kind.name) == "anli" && record.has(field) && record.at(field).is_string()) {
     const std::string& text = record.text(field);
     if (text == "e") return 0;
     if (text == "n") return 1;
@@ -52,6 +52,7 @@ void cast_features(const TaskKind& kind, const RawRecord& record, Examples& out)
 void cast_stsb(const TaskKind&, const RawRecord& record, Examples& out) {
   std::string input = fmt::format("stsb sentence1: {} sentence2: {}", record.text("sentence1"),
                                   record.text("sentence2"));
+  if (!record.has("label")) return out.add_unlabelled(std::move(input), record.place());
   const auto& value = record.at("label");
   const auto score = value.is_number()   ? std::optional(value.get<double>())
                      : value.is_string() ? python_float(value.get_ref<const std::string&>())

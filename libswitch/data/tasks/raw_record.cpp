@@ -129,6 +129,7 @@ std::vector<std::string> RawRecord::texts(const char* field) const {
 
 int32_t class_label(const RawRecord& record, const char* field,
                     const std::vector<const char*>& classes) {
+  if (!record.has(field)) return -1;
   const auto count = static_cast<int64_t>(classes.size());
   const auto& value = record.at(field);
   if (value.is_boolean() && count == 2) return value.get<bool>() ? 1 : 0;

@@ -40,7 +40,8 @@ class RawRecord {
 };
 
 /// The class that field `field` names: an integer, a name of `classes` in any case, an integer as a
-/// string, true and false for 1 and 0 where there are two; -1: not labelled. Throws corrupt.
+/// string, true and false for 1 and 0 where there are two; -1: not labelled, as where there is no
+/// such field (the official test files of SuperGLUE). Throws corrupt.
 int32_t class_label(const RawRecord& record, const char* field,
                     const std::vector<const char*>& classes);
 

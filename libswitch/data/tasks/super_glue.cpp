@@ -107,8 +107,10 @@ void cast_record(const TaskKind&, const RawRecord& record, Examples& out) {
     const std::string alone = record.place();  // a group of its own
     const std::string group =
         index_of(record, "passage", alone) + " " + index_of(record, "query", alone);
+    const bool answered = record.has("answers");
     add_record(record.text("passage"), record.texts("entities"), record.text("query"),
-               record.texts("answers"), group, record.place(), out);
+               answered ? record.texts("answers") : std::vector<std::string>(), group,
+               record.place(), out);
     return;
   }
   const RawRecord passage = record.object("passage");

@@ -40,8 +40,8 @@ struct Task::State {
     fail(
         ErrorKind::corrupt,
         "{}: {} of {} examples have no label or answer, so that {}; the first at {}; give labelled "
-        "data",
-        file, examples.unlabelled_count, examples.pairs.size(), use, places);
+        "data ({})",
+        file, examples.unlabelled_count, examples.pairs.size(), use, places, kind->layout());
   }
 };
 
@@ -83,6 +83,9 @@ const std::string& Task::file() const { return state_->file; }
 const std::vector<TextPair>& Task::pairs() const { return state_->examples.pairs; }
 std::pair<int64_t, int64_t> Task::lengths() const { return state_->kind->lengths; }
 
+bool Task::labelled() const { return state_->examples.unlabelled_count == 0; }
+void Task::check_judgeable() const { state_->require_labels("answers cannot be judged"); }
+
 const std::vector<TextPair>& Task::training_pairs() const {
   state_->require_labels("they cannot be trained on");
   if (state_->kind->cast != cast_wsc) return pairs();
@@ -97,7 +100,7 @@ std::vector<std::pair<std::string, double>> Task::metrics(std::span<const std::s
   SW_CHECK(answers.size() == pairs().size(), usage,
            "{} answer(s) for {} example(s) of {}; expected one each, in order", answers.size(),
            pairs().size(), state_->file);
-  state_->require_labels("answers cannot be judged");
+  check_judgeable();
   return state_->kind->judge(*state_->kind, state_->examples, answers, source);
 }
 

@@ -36,6 +36,11 @@ class Task {
   const std::string& file() const;
   /// One for each answer that is expected, in the order of the file.
   const std::vector<TextPair>& pairs() const;
+  /// Whether every example has a label or answer; those of a test set may have none, their target
+  /// is "<unk>".
+  bool labelled() const;
+  /// Throws corrupt, naming the first places, when examples have no label or answer.
+  void check_judgeable() const;
   /// What a model is tuned on: of WSC only the true referents. Throws corrupt when examples have
   /// no label.
   const std::vector<TextPair>& training_pairs() const;

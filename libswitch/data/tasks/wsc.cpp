@@ -97,11 +97,13 @@ void cast_wsc(const TaskKind& kind, const RawRecord& record, Examples& out) {
            target.place());
   std::vector<std::string> words = split_at(text, ' ');
   const auto count = static_cast<int64_t>(words.size());
-  const bool inside = pronoun.index >= 0 && pronoun.index < count;
-  int64_t at = inside && words[static_cast<size_t>(pronoun.index)] == pronoun.text
-                   ? pronoun.index
-                   : part_word(words, pronoun.text, pronoun.index);
-  if (at < 0) at = find_word(words, pronoun.text, pronoun.index);
+  // Far outside the text one index is like another, and arithmetic is safe.
+  const int64_t index = std::clamp<int64_t>(pronoun.index, -2, count + 1);
+  const bool inside = index >= 0 && index < count;
+  int64_t at = inside && words[static_cast<size_t>(index)] == pronoun.text
+                   ? index
+                   : part_word(words, pronoun.text, index);
+  if (at < 0) at = find_word(words, pronoun.text, index);
   SW_CHECK(
       at >= 0, corrupt,
       "{}: \"span2_text\" is '{}' at word {}, but no word of the text is; expected the pronoun "

@@ -8,6 +8,7 @@
 namespace sw {
 namespace {
 
+using ::testing::AllOf;
 using testing::DataTest;
 using testing::error_of;
 using ::testing::HasSubstr;
@@ -99,6 +100,52 @@ TEST_F(TaskFiles, UnlabelledExamplesAreCastButNotJudged) {
       HasSubstr("1 of 2 examples have no label or answer, so that answers cannot be judged; "
                 "the first at"));
   error_of(ErrorKind::corrupt, [&] { task->training_pairs(); });
+  EXPECT_FALSE(task->labelled());
+  error_of(ErrorKind::corrupt, [&] { task->check_judgeable(); });
+  const auto labelled = open("cola", R"({"sentence": "a", "label": 1})");
+  EXPECT_TRUE(labelled->labelled());
+  labelled->check_judgeable();
+}
+
+TEST_F(TaskFiles, TestFilesHaveNoLabelAtAll) {
+  for (const auto& [name, record, want] : std::vector<std::array<std::string, 3>>{
+           {"boolq", R"({"question": "q", "passage": "p", "idx": 0})",
+            "boolq passage: p question: q -> <unk>"},
+           {"cb", R"({"premise": "p", "hypothesis": "h", "idx": 0})",
+            "cb hypothesis: h premise: p -> <unk>"},
+           {"multirc",
+            R"({"idx": 0, "passage": {"text": "P.", "questions": [{"question": "q?", "idx": 0,)"
+            R"( "answers": [{"text": "x", "idx": 0}]}]}})",
+            "multirc question: q? answer: x paragraph: P. -> <unk>"},
+           {"record",
+            R"({"passage": "P.", "query": "@placeholder", "entities": ["A", "B"], "idx": 0})",
+            "record query: @placeholder entities: A, B passage: P. -> <unk>"},
+           // The referent is part of the question.
+           {"wsc",
+            R"({"text": "Cats ran. They left", "idx": 0, "target": {"span1_index": 0,)"
+            R"( "span1_text": "Cats", "span2_index": 2, "span2_text": "They"}})",
+            "wsc: Cats ran. *They* left -> Cats"},
+           {"stsb", R"({"sentence1": "a", "sentence2": "b", "idx": 0})",
+            "stsb sentence1: a sentence2: b -> <unk>"},
+           {"winogrande", R"({"sentence": "a _", "option1": "x", "option2": "y"})",
+            "winogrande sentence: a _ choice1: x choice2: y -> <unk>"}}) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(cast(name, record), (Pairs{want}));
+    EXPECT_FALSE(open(name, record)->labelled());
+    EXPECT_THAT(error_of(ErrorKind::corrupt, [&] { open(name, record)->training_pairs(); }),
+                AllOf(HasSubstr("cannot be trained on; the first at "), HasSubstr(":1"),
+                      HasSubstr(name + "'s examples have ")));
+  }
+}
+
+TEST_F(TaskFiles, APronounsIndexMayBeAnyInteger) {
+  for (const std::string index : {"-9223372036854775808", "-1", "99", "9223372036854775807"}) {
+    EXPECT_EQ(cast("wsc", R"({"text": "they ran, they left", "span1_text": "x", "span1_index": )" +
+                              index + R"(, "span2_text": "they", "span2_index": )" + index +
+                              R"(, "label": 1})"),
+              (Pairs{index[0] == '-' ? "wsc: *they* ran, they left -> x"
+                                     : "wsc: they ran, *they* left -> x"}));
+  }
 }
 
 TEST_F(TaskFiles, NestedJsonLinesOfSuperGlue) {
