@@ -1,5 +1,7 @@
 #include "libswitch/train/finetune_run.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "libswitch/base/error.h"
@@ -35,6 +37,8 @@ class FinetuningJob final : public TrainingJob {
   void configure(TrainerConfig& config) const override {
     config.first_step = first_step_;
     if (options_.best.empty()) return;
+    config.score_name =
+        fmt::format("{} on {}", options_.best, fmt::join(options_.task.eval_tasks, ", "));
     config.score = [metric = options_.best](const std::vector<Evaluation>& results) {
       return score_of(results, metric);
     };
@@ -81,7 +85,7 @@ void FinetuningJob::begin() {
     first_step_ = from_->meta().step;
   }
   from_digest_ = from_->digest();
-  tokenizer_.emplace(task_tokenizer(*from_, options_.vocab.string()));
+  tokenizer_.emplace(load_tokenizer(*from_, options_.vocab.string()));
 }
 
 void FinetuningJob::go_on(const CheckpointReader& before) {
@@ -95,7 +99,7 @@ void FinetuningJob::go_on(const CheckpointReader& before) {
            before.path().string());
   first_step_ = *first;
   from_digest_ = std::get<std::string>(digest->second);
-  tokenizer_.emplace(task_tokenizer(before, options_.vocab.string()));
+  tokenizer_.emplace(load_tokenizer(before, options_.vocab.string()));
 }
 
 PreparedRun FinetuningJob::prepare(int64_t ranks, const CheckpointReader* before) {

@@ -83,6 +83,12 @@ void Trainer::resume(const CheckpointReader& reader) {
   best_waits_ = false;
   read_attribute(meta, kBestStepAttribute, best_step_);
   read_attribute(meta, kBestScoreAttribute, best_score_);
+  read_attribute(meta, kBestNameAttribute, best_name_);
+  if (config_.score && best_step_ >= 0 && best_name_ != config_.score_name) {
+    log::info("the best so far, step {}, was so by {}; by {} it is looked for anew", best_step_,
+              best_name_, config_.score_name);
+    best_step_ = -1;
+  }
   spikes_ = SpikeWatch(means);
   // A run that starts from another's checkpoint has none of its own yet.
   std::error_code error;
@@ -176,7 +182,7 @@ TrainOutcome Trainer::run(OutsideRequests& requests) {
 
   // An evaluation that the last process did not get to.
   bool evaluate_now = any_rank(writes() && (steps_done() > 0 || config_.untrained) &&
-                               (due(config_.eval_every) || done()) && !metrics_->has_evaluation());
+                               (due(config_.eval_every) || done()) && !is_judged());
   for (;;) {
     try {
       if (evaluate_now) evaluate();
@@ -203,6 +209,14 @@ TrainOutcome Trainer::run(OutsideRequests& requests) {
   }
   save_or_fail();
   return TrainOutcome::finished;
+}
+
+// A kill may come after an evaluation's line and before the checkpoint that knows of its score.
+bool Trainer::is_judged() const {
+  if (!metrics_->has_evaluation()) return false;
+  if (!config_.score) return true;
+  const auto last = nlohmann::json::parse(last_evaluation_, nullptr, false);
+  return last.is_object() && last.value("step", int64_t{-1}) == step_;
 }
 
 bool Trainer::due(int64_t every) const { return every > 0 && steps_done() % every == 0; }

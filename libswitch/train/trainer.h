@@ -56,6 +56,8 @@ struct TrainerConfig {
   /// What evaluations are worth; the checkpoint worth most is kept as the run's best. Undefined:
   /// none is.
   std::function<double(const std::vector<Evaluation>&)> score;
+  /// What the score is of; scores of different names do not compare.
+  std::string score_name;
 
   Schedule schedule;
   StepConfig step;
@@ -156,6 +158,7 @@ class Trainer {
   void log_step(const TrainMetrics& metrics);
   LineFacts line_facts() const;
   bool due(int64_t every) const;
+  bool is_judged() const;
   bool line_due() const;
   void plan_next_save();
   void evaluate();
@@ -191,6 +194,7 @@ class Trainer {
   std::vector<Evaluation> evaluations_;
   double best_score_ = 0;
   int64_t best_step_ = -1;  // -1: none yet
+  std::string best_name_;   // of its score
 
   // Attributes of a checkpoint.
   static constexpr const char* kSkipsAttribute = "consecutive_skips";
@@ -199,6 +203,7 @@ class Trainer {
   static constexpr const char* kNormAttribute = "grad_norm_ema";
   static constexpr const char* kBestStepAttribute = "best_step";
   static constexpr const char* kBestScoreAttribute = "best_score";
+  static constexpr const char* kBestNameAttribute = "best_of";
 
   // Of this process.
   OutsideRequests* requests_ = nullptr;
@@ -213,7 +218,7 @@ class Trainer {
   bool committed_ = false;                      // something, in this process
   int64_t committed_step_ = -1;                 // of the newest checkpoint
   int64_t next_save_ = 0;                       // step of the next periodic checkpoint
-  bool best_waits_ = false;                     // the best step's checkpoint is to be written
+  bool best_waits_ = false;                     // the step's checkpoint has to know of its score
   int64_t save_failures_ = 0;                   // in a row
   std::unique_ptr<CheckpointSave> background_;  // being written, or about to be
   int64_t background_step_ = -1;

@@ -39,18 +39,21 @@ CheckpointMeta Trainer::checkpoint_meta(double rate) const {
   if (best_step_ >= 0) {
     meta.attributes[kBestStepAttribute] = best_step_;
     meta.attributes[kBestScoreAttribute] = best_score_;
+    meta.attributes[kBestNameAttribute] = best_name_;
   }
   return meta;
 }
 
-// Whether the model as it was just evaluated is the best so far: its checkpoint is written then,
-// also where the step has one already, which does not know.
+// Whether the model as it was just evaluated is the best so far: its checkpoint is written then. It
+// is written again where the step has one already, which does not know of the evaluation.
 void Trainer::judge_evaluation() {
   if (!config_.score || evaluations_.empty()) return;
+  best_waits_ = step_ == committed_step_;
   const double score = config_.score(evaluations_);
   if (!std::isfinite(score) || (best_step_ >= 0 && score <= best_score_)) return;
   best_score_ = score;
   best_step_ = step_;
+  best_name_ = config_.score_name;
   best_waits_ = true;
   log::info("step {} | best so far: {:.4f}", step_, score);
 }

@@ -155,6 +155,49 @@ TEST_F(FinetuneRun, TheBestCheckpointStays) {
   EXPECT_EQ(newest("a").meta().step, 17);
 }
 
+TEST_F(FinetuneRun, AnotherMetricLooksForTheBestAnew) {
+  const std::vector<std::string> evaluated = {"--eval-task", path("held.tsv"), "--eval-every",
+                                              "1",           "--keep-last",    "2"};
+  tune("a", with(evaluated, {"--steps", "2", "--best", "accuracy"}));
+  EXPECT_TRUE(std::get<std::string>(newest("a").meta().attributes.at("best_of"))
+                  .starts_with("accuracy on "));
+  // No log likelihood, which is below 0, is above a percentage.
+  tune("a", with(evaluated, {"--steps", "4", "--best", "neg_log_perplexity"}));
+  const CheckpointReader best((path("a") / "best").string());
+  EXPECT_GE(best.meta().step, 8);
+  EXPECT_LT(std::get<double>(best.meta().attributes.at("best_score")), 0);
+  // The same metric on other examples is another score.
+  write_pairs("other.tsv", 3);
+  tune("a", with(evaluated, {"--steps", "5", "--best", "neg_log_perplexity", "--eval-task",
+                             path("other.tsv")}));
+  EXPECT_EQ(CheckpointReader((path("a") / "best").string()).meta().step, 10);
+}
+
+TEST_F(FinetuneRun, AnEvaluationThatNoCheckpointKnowsOfIsMadeAgain) {
+  tune("a", {"--steps", "2"});
+  // As a kill leaves it after the evaluation's line.
+  std::ofstream(path("a") / "metrics.jsonl", std::ios::app)
+      << R"({"kind":"eval","step":7,"time":0,"data":"held.tsv"})"
+      << "\n";
+  const std::vector<std::string> judged = {"--eval-task",        path("held.tsv"), "--best",
+                                           "neg_log_perplexity", "--steps",        "2"};
+  tune("a", judged);
+  EXPECT_EQ(CheckpointReader((path("a") / "best").string()).meta().step, 7);
+  EXPECT_EQ(metrics("a", "eval").size(), 2u);
+  tune("a", judged);
+  EXPECT_EQ(metrics("a", "eval").size(), 2u);
+}
+
+TEST_F(FinetuneRun, AnUnlabelledEvalTaskIsRefusedBeforeTheRunBegins) {
+  std::ofstream(path("test.jsonl")) << "{\"sentence\": \"ba\", \"label\": -1}\n";
+  EXPECT_THAT(message_of(ErrorKind::corrupt,
+                         [&] {
+                           tune("no", {"--eval-task", "cola:" + path("test.jsonl").string()});
+                         }),
+              HasSubstr("answers cannot be judged"));
+  EXPECT_FALSE(std::filesystem::exists(path("no")));
+}
+
 TEST_F(FinetuneRun, WhatDoesNotFitIsSaidWithARemedy) {
   const auto refused = [&](ErrorKind kind, const std::vector<std::string>& more) {
     return message_of(kind, [&] { tune("no", more); });
