@@ -131,8 +131,9 @@ TEST_F(TaskFiles, TestFilesHaveNoLabelAtAll) {
             "winogrande sentence: a _ choice1: x choice2: y -> <unk>"}}) {
     SCOPED_TRACE(name);
     EXPECT_EQ(cast(name, record), (Pairs{want}));
-    EXPECT_FALSE(open(name, record)->labelled());
-    EXPECT_THAT(error_of(ErrorKind::corrupt, [&] { open(name, record)->training_pairs(); }),
+    const auto task = open(name, record);
+    EXPECT_FALSE(task->labelled());
+    EXPECT_THAT(error_of(ErrorKind::corrupt, [&] { task->training_pairs(); }),
                 AllOf(HasSubstr("cannot be trained on; the first at "), HasSubstr(":1"),
                       HasSubstr(name + "'s examples have ")));
   }
