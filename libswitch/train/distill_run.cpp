@@ -161,7 +161,7 @@ void DistillationJob::open_shards(PreparedRun& out) {
 void DistillationJob::open_tasks(PreparedRun& out) {
   SW_CHECK(options_.data.data.empty() && options_.data.eval_data.empty(), usage,
            "--data and --task are both given; a student learns from one of them");
-  tokenizer_.emplace(task_tokenizer(*teacher_, options_.data.vocab.string()));
+  tokenizer_.emplace(load_tokenizer(*teacher_, options_.data.vocab.string()));
   options_.task.input_length = options_.data.input_length;
   options_.task.target_length = options_.data.target_length;
   tasks_ = open_training_tasks(options_.task, *tokenizer_, options_.learning.seed);

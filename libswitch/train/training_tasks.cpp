@@ -93,10 +93,6 @@ TrainingTasks open_training_tasks(TaskOptions& options, const Tokenizer& tokeniz
   return out;
 }
 
-Tokenizer task_tokenizer(const CheckpointReader& reader, const std::string& given) {
-  return load_tokenizer(reader, given);
-}
-
 double score_of(const std::vector<Evaluation>& results, const std::string& metric) {
   double sum = 0;
   int64_t count = 0;

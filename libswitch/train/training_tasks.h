@@ -52,9 +52,6 @@ struct TrainingTasks {
 /// which no run could go on with.
 TrainingTasks open_training_tasks(TaskOptions& options, const Tokenizer& tokenizer, uint64_t seed);
 
-/// load_tokenizer, for a run that begins with a checkpoint.
-Tokenizer task_tokenizer(const CheckpointReader& reader, const std::string& given);
-
 /// "score": over tasks the mean of the mean of each task's metrics (Fedus et al. 2022, section
 /// 4.3); a metric's name: its mean over the tasks that have it; "neg_log_perplexity".
 double score_of(const std::vector<Evaluation>& results, const std::string& metric);
