@@ -58,10 +58,15 @@ sw::ToolDescription describe() {
       "choice1: .. choice2: ..\", the target being the label or the text of the right choice.\n\n"
       "--cast prints the pairs, a JSON object a line. Metrics are in percent, under the names of "
       "the t5 library; an answer counts as a class only when it is the class's name to the letter. "
-      "ROUGE is the middle of a bootstrap over examples, as there. SQuAD's pairs have spaces round "
-      "punctuation; answers of "
-      "--predictions-from are held against that spelling or against that of the text, whichever "
-      "most of them have. Test data, without labels, are cast with the target <unk>; with "
+      "ROUGE is the middle of a bootstrap over examples, as there.\n\n"
+      "--predictions-from takes a line an answer, in the order of --cast; JSON lines with "
+      "\"prediction\" or \"text\"; or, where the questions have ids (SQuAD, TriviaQA), the file "
+      "that "
+      "the official programs take: one JSON object {\"id\": \"answer\", ..}, where questions "
+      "without "
+      "an answer score 0. SQuAD's pairs have spaces round punctuation; such answers are held "
+      "against that spelling or against that of the text, whichever most of them have.\n\n"
+      "Test data, without labels, are cast with the target <unk>; with "
       "--predictions they are answered, without metrics.";
   tool.positional_name = "CHECKPOINT";
   tool.min_positionals = 0;
@@ -88,7 +93,7 @@ void declare(sw::OptionRegistry& r, Options& o) {
       .value_name("FILE")
       .completes_files()
       .scope(sw::Scope::command_line)
-      .help("judge answers made elsewhere, one a line");
+      .help("judge answers made elsewhere, by line or by id");
   r.add("cast", &o.cast)
       .scope(sw::Scope::command_line)
       .help("print the task's pairs of text as JSON lines");
@@ -187,14 +192,8 @@ int judge(const Options& options, const sw::ToolRun& tool) {
   const auto task = sw::Task::open(options.tasks[0]);
   task->check_judgeable();
   if (tool.common.dry_run) return 0;
-  const auto answers = sw::read_answers(options.predictions_from);
-  const auto& pairs = task->pairs();
-  SW_CHECK(answers.size() == pairs.size(), corrupt,
-           "{}: {} answers for the {} examples of {}; expected one each, in their order (--cast "
-           "prints them)",
-           options.predictions_from == "-" ? "standard input" : options.predictions_from,
-           answers.size(), pairs.size(), task->file());
-  print_tasks({{task->name(), static_cast<int64_t>(pairs.size()),
+  const auto answers = sw::read_answers(options.predictions_from, *task);
+  print_tasks({{task->name(), std::ssize(task->pairs()),
                 task->metrics(answers, sw::AnswerSource::elsewhere)}},
               nullptr, tool);
   return 0;

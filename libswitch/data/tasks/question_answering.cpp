@@ -17,10 +17,19 @@ std::vector<std::string> texts_of(const RawRecord& record, const char* field) {
   return out;
 }
 
+// The name of a question in files of answers; empty: it has none.
+std::string id_of(const RawRecord& record, const char* field) {
+  if (!record.has(field)) return "";
+  const auto& value = record.at(field);
+  if (value.is_string()) return record.text(field);
+  return value.is_number_integer() ? value.dump() : "";
+}
+
 void add_squad(const std::string& context, const RawRecord& record, Examples& out) {
   std::string input = collapse_spaces(fmt::format("question: {} context: {}",
                                                   pad_punctuation(record.text("question")),
                                                   pad_punctuation(context)));
+  out.ids.push_back(id_of(record, "id"));
   Reference reference{0, texts_of(record, "answers"), ""};
   if (reference.answers.empty()) return out.add_unlabelled(std::move(input), record.place());
   std::string target = pad_punctuation(reference.answers.front());
@@ -90,6 +99,7 @@ void cast_squad(const TaskKind&, const RawRecord& record, Examples& out) {
 void cast_question(const TaskKind& kind, const RawRecord& record, Examples& out) {
   const char* field = record.first_of({"question", "Question", "qText", "utterance"});
   std::string input = fmt::format("{} {}", kind.prefix, record.text(field));
+  out.ids.push_back(id_of(record, record.first_of({"question_id", "QuestionId"})));
   Answered answered = answers_of(record);
   if (answered.answers.empty()) return out.add_unlabelled(std::move(input), record.place());
   out.add(std::move(input), std::move(answered.target), {0, std::move(answered.answers), ""});

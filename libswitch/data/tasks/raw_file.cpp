@@ -6,6 +6,7 @@
 #include "libswitch/base/error.h"
 #include "libswitch/base/log.h"
 #include "libswitch/data/line_reader.h"
+#include "libswitch/data/tasks/json_text.h"
 #include "libswitch/data/tasks/metrics/python_text.h"
 
 namespace sw {
@@ -14,32 +15,6 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxLineBytes = int64_t{1} << 30;  // a JSON document may be one line
-
-bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == text.npos; }
-
-struct JsonFault {
-  size_t byte = 0;  // from 1
-  std::string what;
-};
-
-// The document in `text`, or what is wrong with it.
-json parse_json(const std::string& text, JsonFault& fault) {
-  try {
-    return json::parse(text);
-  } catch (const json::exception& error) {
-    // The message opens with its own error number; what follows says what was expected.
-    fault.what = error.what();
-    if (const size_t colon = fault.what.find(": "); colon != std::string::npos) {
-      fault.what.erase(0, colon + 2);
-    }
-    if (fault.what.size() > 200) fault.what.resize(200);
-    fault.byte = text.size();
-    if (const auto* parse = dynamic_cast<const json::parse_error*>(&error)) {
-      fault.byte = parse->byte;
-    }
-    return json(json::value_t::discarded);
-  }
-}
 
 // Takes an example and where it stands.
 using Take = std::function<void(const json&, std::string)>;
@@ -76,10 +51,8 @@ void take_document(LineReader& reader, std::string text, const std::filesystem::
   JsonFault fault;
   const json value = parse_json(text, fault);
   if (value.is_discarded()) {
-    const size_t end = std::min(fault.byte > 0 ? fault.byte - 1 : 0, text.size());
-    const auto newlines = std::count(text.begin(), text.begin() + static_cast<int64_t>(end), '\n');
-    fail(ErrorKind::corrupt, "{}: malformed JSON: {}", line_place(path, first_line + newlines),
-         fault.what);
+    fail(ErrorKind::corrupt, "{}: malformed JSON: {}",
+         line_place(path, first_line + lines_before(text, fault)), fault.what);
   }
   take_value(value, path == "-" ? "standard input" : path.string(), take);
 }

@@ -7,18 +7,10 @@
 #include <utility>
 
 #include "libswitch/base/error.h"
+#include "libswitch/data/tasks/json_text.h"
 
 namespace sw {
 namespace {
-
-// A value as a message shows it.
-std::string shown(const nlohmann::json& value) {
-  std::string text = value.is_structured()
-                         ? std::string(value.is_array() ? "a list" : "an object")
-                         : value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  if (text.size() > 60) text = "a text of " + std::to_string(text.size() - 2) + " bytes";
-  return text;
-}
 
 std::string lower_ascii(std::string text) {
   for (char& c : text) {
@@ -52,7 +44,7 @@ std::optional<int64_t> as_integer(const nlohmann::json& value) {
 RawRecord::RawRecord(const nlohmann::json& value, std::string place, const std::string& layout)
     : value_(&value), place_(std::move(place)), layout_(&layout) {
   SW_CHECK(value.is_object(), corrupt, "{}: expected a JSON object, got {}; {}", place_,
-           shown(value), layout);
+           shown_json(value), layout);
 }
 
 bool RawRecord::has(const char* field) const {
@@ -82,8 +74,8 @@ const nlohmann::json& RawRecord::at(const char* field) const {
 }
 
 void RawRecord::refuse(const char* field, const std::string& expected) const {
-  fail(ErrorKind::corrupt, "{}: field \"{}\" is {}, expected {}", place_, field, shown(at(field)),
-       expected);
+  fail(ErrorKind::corrupt, "{}: field \"{}\" is {}, expected {}", place_, field,
+       shown_json(at(field)), expected);
 }
 
 const std::string& RawRecord::text(const char* field) const {
@@ -121,7 +113,7 @@ std::vector<std::string> RawRecord::texts(const char* field) const {
   std::vector<std::string> out;
   out.reserve(value.size());
   for (const auto& item : value) {
-    if (!item.is_string()) refuse(field, "a list of strings, not one with " + shown(item));
+    if (!item.is_string()) refuse(field, "a list of strings, not one with " + shown_json(item));
     out.push_back(item.get_ref<const std::string&>());
   }
   return out;

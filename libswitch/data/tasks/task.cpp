@@ -1,5 +1,6 @@
 #include "libswitch/data/tasks/task.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "libswitch/base/error.h"
@@ -71,6 +72,8 @@ std::unique_ptr<Task> Task::open(const std::string& spec) {
   read_raw_file(state->file, kind,
                 [&](const RawRecord& record) { kind.cast(kind, record, state->examples); });
   SW_CHECK(!state->examples.pairs.empty(), corrupt, "{}: holds no examples", state->file);
+  auto& ids = state->examples.ids;
+  if (std::find(ids.begin(), ids.end(), "") != ids.end()) ids.clear();
   const Examples& examples = state->examples;
   for (size_t i = 0; kind.cast == cast_wsc && i < examples.pairs.size(); ++i) {
     if (examples.references[i].label == 1) state->true_referents.push_back(examples.pairs[i]);
@@ -81,6 +84,7 @@ std::unique_ptr<Task> Task::open(const std::string& spec) {
 const std::string& Task::name() const { return state_->name; }
 const std::string& Task::file() const { return state_->file; }
 const std::vector<TextPair>& Task::pairs() const { return state_->examples.pairs; }
+const std::vector<std::string>& Task::ids() const { return state_->examples.ids; }
 std::pair<int64_t, int64_t> Task::lengths() const { return state_->kind->lengths; }
 
 bool Task::labelled() const { return state_->examples.unlabelled_count == 0; }

@@ -36,6 +36,9 @@ class Task {
   const std::string& file() const;
   /// One for each answer that is expected, in the order of the file.
   const std::vector<TextPair>& pairs() const;
+  /// What files of answers call the pairs' questions (SQuAD, TriviaQA); empty where not all have an
+  /// id.
+  const std::vector<std::string>& ids() const;
   /// Whether every example has a label or answer; those of a test set may have none, their target
   /// is "<unk>".
   bool labelled() const;

@@ -23,6 +23,7 @@ struct Reference {
 struct Examples {
   std::vector<TextPair> pairs;
   std::vector<Reference> references;
+  std::vector<std::string> ids;         // of the pairs' questions; empty text or no entries: none
   std::vector<std::string> unlabelled;  // where the first examples without a label stand
   int64_t unlabelled_count = 0;
 

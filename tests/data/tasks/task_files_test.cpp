@@ -293,12 +293,60 @@ TEST_F(TaskFiles, NamesAreForgiving) {
 }
 
 TEST_F(TaskFiles, AnswersAreLinesOrAFieldOfJson) {
-  EXPECT_EQ(read_answers(write("a", "one\n\n three \r\n\n")), (Pairs{"one", "", " three ", ""}));
-  EXPECT_EQ(read_answers(write("a", "{\"prediction\": \"a\\nb\"}\n{\"prediction\": \"\"}\n")),
-            (Pairs{"a\nb", ""}));
-  EXPECT_EQ(read_answers(write("a", "{\"prompt\": \"p\", \"text\": \"t\", \"tokens\": [1]}\n")),
-            (Pairs{"t"}));
-  EXPECT_EQ(read_answers(write("a", "{x\n")), (Pairs{"{x"}));
+  const auto of = [&](int questions, std::string_view answers) {
+    std::string pairs;
+    for (int i = 0; i < questions; ++i) pairs += "q\ta\n";
+    return read_answers(write("answers", answers), *open("", pairs));
+  };
+  EXPECT_EQ(of(4, "one\n\n three \r\n\n"), (Pairs{"one", "", " three ", ""}));
+  EXPECT_EQ(of(2, "{\"prediction\": \"a\\nb\"}\n{\"prediction\": \"\"}\n"), (Pairs{"a\nb", ""}));
+  EXPECT_EQ(of(1, "{\"prompt\": \"p\", \"text\": \"t\", \"tokens\": [1]}\n"), (Pairs{"t"}));
+  EXPECT_EQ(of(1, "{x\n"), (Pairs{"{x"}));
+  EXPECT_EQ(of(1, "{\"id\": \"a\"}\n"), (Pairs{"{\"id\": \"a\"}"}));  // its questions have no ids
+}
+
+TEST_F(TaskFiles, AnswersToQuestionsWithIdsMayBeOneObject) {
+  const std::string squad =
+      R"({"data": [{"paragraphs": [{"context": "US$3.", "qas": [)"
+      R"({"id": "one", "question": "How much?", "answers": [{"text": "US$3"}]},)"
+      R"({"id": "two", "question": "What?", "answers": [{"text": "the"}]}]}]}]})";
+  const auto task = open("squad", squad);
+  const auto of = [&](std::string_view answers) {
+    return read_answers(write("answers", answers), *task);
+  };
+  const auto refusal_of = [&](std::string_view answers) {
+    return error_of(ErrorKind::corrupt, [&] { of(answers); });
+  };
+  const Pairs want{"US$3", "x"};
+  EXPECT_EQ(of(R"({"two": "x", "one": "US$3"})"), want);
+  EXPECT_EQ(of("\n {\n\"two\":\n\"x\",\r\n\"one\": \"US$3\"\n}\n"), want);
+  EXPECT_EQ(of("US$3\nx\n"), want);
+  EXPECT_EQ(of("{US$3\nx\n"), (Pairs{"{US$3", "x"}));
+  EXPECT_EQ(of("{\"prediction\": \"US$3\"}\n{\"prediction\": \"x\"}\n"), want);
+  // Nothing is equal to a reference of articles alone; no answer is not.
+  const auto score = [&](std::string_view answers) {
+    return task->metrics(of(answers), AnswerSource::elsewhere)[0].second;
+  };
+  EXPECT_EQ(score(R"({"one": "US$3", "two": ""})"), 100);
+  EXPECT_EQ(score(R"({"one": "US$3"})"), 50);
+  EXPECT_EQ(score("{}"), 0);
+
+  EXPECT_EQ(of(R"({"two": "x", "2": "y", "one": "US$3"})"), want);  // the id of another question
+  EXPECT_THAT(refusal_of(R"({"One": "US$3", "1": "y"})"),
+              AllOf(HasSubstr("answers: none of its 2 ids is of a question of "),
+                    HasSubstr("such as \"1\"; give --task the file whose questions they are")));
+  EXPECT_THAT(refusal_of(R"({"one": "x", "two": "y", "one": "z"})"),
+              HasSubstr("answers: question \"one\" has two answers, expected one"));
+  EXPECT_THAT(refusal_of(R"({"one": ["x"], "two": "y"})"),
+              HasSubstr("the answer to question \"one\" is a list, expected a string"));
+  EXPECT_THAT(
+      refusal_of("{\"one\": \"x\",\n\n\"two\": \"y"),
+      AllOf(HasSubstr("answers:3: malformed JSON: "),
+            HasSubstr("expected one object {\"id\": \"answer\", ...}, or a line for each of 2")));
+  EXPECT_THAT(refusal_of("x\n"), HasSubstr("answers: 1 answers for the 2 examples of "));
+
+  const auto trivia = open("triviaqa", R"({"question_id": "q7", "question": "q", "answer": "A"})");
+  EXPECT_EQ(read_answers(write("answers", R"({"q7": "a"})"), *trivia), (Pairs{"a"}));
 }
 
 }  // namespace
