@@ -150,8 +150,8 @@ std::unique_ptr<sw::Task> open_asked(const std::string& spec, const Options& opt
   auto task = sw::Task::open(spec);
   if (options.predictions.empty()) task->check_judgeable();
   if (!task->labelled()) {
-    sw::log::warn("{}: examples without label or answer; the answers go to {}, without metrics",
-                  task->file(), options.predictions);
+    sw::log::warn("{}; the answers go to {}, without metrics", task->unlabelled_note(),
+                  options.predictions);
   }
   return task;
 }
@@ -162,6 +162,9 @@ int cast(const Options& options, const sw::ToolRun& tool) {
   const auto tasks = open_tasks(options);
   if (tool.common.dry_run) return 0;
   for (const auto& task : tasks) {
+    if (!task->labelled()) {
+      sw::log::warn("{}; they can be answered, but not judged", task->unlabelled_note());
+    }
     std::string text;
     for (const sw::TextPair& pair : task->pairs()) {
       const nlohmann::ordered_json line = {{"input", pair.input}, {"target", pair.target}};

@@ -39,14 +39,15 @@ void cast_winogrande(const TaskKind& kind, const RawRecord& record, Examples& ou
   std::string input =
       with_choices(fmt::format("{} {}", kind.prefix, record.text("sentence")), options);
   int32_t right = -1;
-  if (record.has("answer")) {  // "1" or "2"; empty in test data
+  const char* field = record.label_field({"answer", "label"});
+  if (field != nullptr && std::string_view(field) == "answer") {  // "1" or "2"; empty in test data
     if (!(record.at("answer").is_string() && record.text("answer").empty())) {
       const int64_t answer = record.integer("answer");
       if (answer != 1 && answer != 2) record.refuse("answer", "1, 2 or nothing");
       right = static_cast<int32_t>(answer) - 1;
     }
   } else {
-    right = class_label(record, record.first_of({"label", "answer"}), {"option1", "option2"});
+    right = class_label(record, field, {"option1", "option2"});
   }
   if (right < 0) return out.add_unlabelled(std::move(input), record.place());
   out.add(std::move(input), options[static_cast<size_t>(right)]);

@@ -16,14 +16,20 @@ const char* field_of(const RawRecord& record, const char* feature) {
   return feature;
 }
 
-const char* label_field(const RawRecord& record) {
-  return record.first_of({"label", "answer"});  // BoolQ as first published
+// BoolQ as first published has "answer"; tables have a header of their own, which is the field of
+// the same data as JSON (MultiNLI).
+const char* label_field(const TaskKind& kind, const RawRecord& record) {
+  std::vector<const char*> fields{"label", "answer"};
+  for (const TableColumn& column : kind.table) {
+    if (std::string_view(column.field) == "label") fields.push_back(column.header);
+  }
+  return record.label_field(fields);
 }
 
 // ANLI's authors write labels as one letter.
 int32_t label_of(const TaskKind& kind, const RawRecord& record) {
-  const char* field = label_field(record);
-  if (std::string_view(kind.name) == "anli" && record.has(field) && record.at(field).is_string()) {
+  const char* field = label_field(kind, record);
+  if (std::string_view(kind.name) == "anli" && field != nullptr && record.at(field).is_string()) {
     const std::string& text = record.text(field);
     if (text == "e") return 0;
     if (text == "n") return 1;
@@ -49,17 +55,18 @@ void cast_features(const TaskKind& kind, const RawRecord& record, Examples& out)
   out.add(std::move(input), kind.classes[static_cast<size_t>(label)], {label, {}, ""});
 }
 
-void cast_stsb(const TaskKind&, const RawRecord& record, Examples& out) {
+void cast_stsb(const TaskKind& kind, const RawRecord& record, Examples& out) {
   std::string input = fmt::format("stsb sentence1: {} sentence2: {}", record.text("sentence1"),
                                   record.text("sentence2"));
-  if (!record.has("label")) return out.add_unlabelled(std::move(input), record.place());
-  const auto& value = record.at("label");
+  const char* field = label_field(kind, record);
+  if (field == nullptr) return out.add_unlabelled(std::move(input), record.place());
+  const auto& value = record.at(field);
   const auto score = value.is_number()   ? std::optional(value.get<double>())
                      : value.is_string() ? python_float(value.get_ref<const std::string&>())
                                          : std::nullopt;
   if (score && *score == -1) return out.add_unlabelled(std::move(input), record.place());
   if (!score || !(*score >= 0 && *score <= 5)) {
-    record.refuse("label", "a similarity from 0 to 5, or -1 where there is none");
+    record.refuse(field, "a similarity from 0 to 5, or -1 where there is none");
   }
   // To fifths, halves to even, in the single precision that the authors' graph has.
   const float rounded = std::nearbyint(static_cast<float>(*score) * 5.0F) / 5.0F;

@@ -105,6 +105,13 @@ TableLayout table_layout(const TaskKind& kind, const std::vector<std::string>& f
       layout.fields.emplace_back(column.field, at);
       any |= !is_label(column);
     } else if (is_label(column)) {
+      for (const std::string& name : first) {
+        const bool slip = is_slip_of(column.header, name) || is_slip_of(column.field, name);
+        SW_CHECK(
+            !slip, corrupt,
+            "{}: no column \"{}\", but \"{}\"; rename it if it is the label, else leave it out",
+            place, column.header, name.substr(0, 64));
+      }
       layout.labelled = false;  // test data
     } else {
       absent += fmt::format("{}\"{}\"", absent.empty() ? "" : ", ", column.header);
@@ -193,7 +200,7 @@ void take_blocks(LineReader& reader, std::string line, const Take& take) {
 
 void read_raw_file(const std::filesystem::path& path, const TaskKind& kind,
                    const std::function<void(const RawRecord&)>& take_record) {
-  const std::string layout = kind.layout();
+  RawLayout layout{kind.layout(), "", ""};
   const Take take = [&](const json& value, std::string place) {
     take_record(RawRecord(value, std::move(place), layout));
   };

@@ -41,10 +41,24 @@ std::optional<int64_t> as_integer(const nlohmann::json& value) {
 
 }  // namespace
 
-RawRecord::RawRecord(const nlohmann::json& value, std::string place, const std::string& layout)
+bool is_slip_of(std::string wanted, std::string given) {
+  const size_t longer = std::max(wanted.size(), given.size());
+  if (longer - std::min(wanted.size(), given.size()) > 1) return false;
+  wanted = lower_ascii(std::move(wanted));
+  given = lower_ascii(std::move(given));
+  if (edit_distance(wanted, given) <= 1) return true;
+  for (size_t i = 1; i < given.size(); ++i) {
+    std::swap(given[i - 1], given[i]);
+    if (given == wanted) return true;
+    std::swap(given[i - 1], given[i]);
+  }
+  return false;
+}
+
+RawRecord::RawRecord(const nlohmann::json& value, std::string place, RawLayout& layout)
     : value_(&value), place_(std::move(place)), layout_(&layout) {
   SW_CHECK(value.is_object(), corrupt, "{}: expected a JSON object, got {}; {}", place_,
-           shown_json(value), layout);
+           shown_json(value), layout.fields);
 }
 
 bool RawRecord::has(const char* field) const {
@@ -59,6 +73,33 @@ const char* RawRecord::first_of(std::initializer_list<const char*> fields) const
   return *fields.begin();
 }
 
+const char* RawRecord::label_field(const std::vector<const char*>& fields) const {
+  const auto mixed = [&](const std::string& without, const std::string& with) {
+    fail(ErrorKind::corrupt,
+         "{}: no field \"{}\", but {} has a label; give one to all examples or to none", without,
+         fields[0], with);
+  };
+  for (const char* field : fields) {
+    const auto it = value_->find(field);
+    if (it == value_->end()) continue;
+    if (it->is_null()) return nullptr;
+    if (layout_->labelled.empty()) layout_->labelled = place_;
+    if (!layout_->unlabelled.empty()) mixed(layout_->unlabelled, place_);
+    return field;
+  }
+  for (const auto& [name, value] : value_->items()) {
+    for (const char* field : fields) {
+      SW_CHECK(
+          !is_slip_of(field, name), corrupt,
+          "{}: no field \"{}\", but \"{}\"; rename it if it is the label, else leave it out; {}",
+          place_, field, name, layout_->fields);
+    }
+  }
+  if (layout_->unlabelled.empty()) layout_->unlabelled = place_;
+  if (!layout_->labelled.empty()) mixed(place_, layout_->labelled);
+  return nullptr;
+}
+
 const nlohmann::json& RawRecord::at(const char* field) const {
   const auto it = value_->find(field);
   if (it != value_->end()) return *it;
@@ -70,7 +111,7 @@ const nlohmann::json& RawRecord::at(const char* field) const {
     listed += (listed.empty() ? "" : ", ") + keys.back();
   }
   fail(ErrorKind::corrupt, "{}: no field \"{}\" (there is: {}){}; {}", place_, field,
-       listed.empty() ? "nothing" : listed, nearest_hint(field, keys), *layout_);
+       listed.empty() ? "nothing" : listed, nearest_hint(field, keys), layout_->fields);
 }
 
 void RawRecord::refuse(const char* field, const std::string& expected) const {
@@ -121,13 +162,14 @@ std::vector<std::string> RawRecord::texts(const char* field) const {
 
 int32_t class_label(const RawRecord& record, const char* field,
                     const std::vector<const char*>& classes) {
-  if (!record.has(field)) return -1;
+  if (field == nullptr || !record.has(field)) return -1;
   const auto count = static_cast<int64_t>(classes.size());
   const auto& value = record.at(field);
   if (value.is_boolean() && count == 2) return value.get<bool>() ? 1 : 0;
   std::vector<std::string> names;
   if (value.is_string()) {
     const std::string text = lower_ascii(value.get<std::string>());
+    if (text == "-") return -1;
     for (int32_t i = 0; i < count; ++i) {
       names.push_back(lower_ascii(classes[static_cast<size_t>(i)]));
       if (names.back() == text) return i;

@@ -31,7 +31,7 @@ void add_multirc(const TaskKind& kind, const std::string& paragraph, const std::
   replace_all(input, "<br>", " ");
   replace_all(input, "</b>", "");
   replace_all(input, "<b>", "");
-  const int32_t label = class_label(answer, "label", kind.classes);
+  const int32_t label = class_label(answer, answer.label_field({"label"}), kind.classes);
   const Reference reference{label, {}, group};
   if (label < 0) return out.add_unlabelled(std::move(input), answer.place(), reference);
   out.add(std::move(input), kind.classes[static_cast<size_t>(label)], reference);
@@ -107,7 +107,7 @@ void cast_record(const TaskKind&, const RawRecord& record, Examples& out) {
     const std::string alone = record.place();  // a group of its own
     const std::string group =
         index_of(record, "passage", alone) + " " + index_of(record, "query", alone);
-    const bool answered = record.has("answers");
+    const bool answered = record.label_field({"answers"}) != nullptr;
     add_record(record.text("passage"), record.texts("entities"), record.text("query"),
                answered ? record.texts("answers") : std::vector<std::string>(), group,
                record.place(), out);
@@ -117,7 +117,7 @@ void cast_record(const TaskKind&, const RawRecord& record, Examples& out) {
   const std::vector<std::string> entities = span_texts(passage);
   for (const RawRecord& qa : record.objects("qas")) {
     std::set<std::string> answers;
-    if (qa.has("answers")) {
+    if (qa.label_field({"answers"}) != nullptr) {
       for (const RawRecord& answer : qa.objects("answers")) answers.insert(answer.text("text"));
     }
     const std::string group =

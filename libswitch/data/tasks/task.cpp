@@ -88,6 +88,14 @@ const std::vector<std::string>& Task::ids() const { return state_->examples.ids;
 std::pair<int64_t, int64_t> Task::lengths() const { return state_->kind->lengths; }
 
 bool Task::labelled() const { return state_->examples.unlabelled_count == 0; }
+std::string Task::unlabelled_note() const {
+  const int64_t none = state_->examples.unlabelled_count, all = std::ssize(pairs());
+  if (none == 0) return "";
+  return fmt::format("{}: {} label or answer ({})", file(),
+                     none == all ? fmt::format("none of {} examples has a", all)
+                                 : fmt::format("{} of {} examples have no", none, all),
+                     state_->kind->layout());
+}
 void Task::check_judgeable() const { state_->require_labels("answers cannot be judged"); }
 
 const std::vector<TextPair>& Task::training_pairs() const {

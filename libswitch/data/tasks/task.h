@@ -42,6 +42,9 @@ class Task {
   /// Whether every example has a label or answer; those of a test set may have none, their target
   /// is "<unk>".
   bool labelled() const;
+  /// "test.jsonl: none of 3 examples has a label or answer (boolq's examples have passage, ..)", or
+  /// how many have none; empty where all have one.
+  std::string unlabelled_note() const;
   /// Throws corrupt, naming the first places, when examples have no label or answer.
   void check_judgeable() const;
   /// What a model is tuned on: of WSC only the true referents. Throws corrupt when examples have

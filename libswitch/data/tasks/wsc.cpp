@@ -113,7 +113,7 @@ void cast_wsc(const TaskKind& kind, const RawRecord& record, Examples& out) {
   word = '*' + word + '*';
   std::string input = kind.prefix;
   for (const std::string& w : words) input += ' ' + w;
-  const int32_t label = class_label(record, "label", kind.classes);
+  const int32_t label = class_label(record, record.label_field({"label"}), kind.classes);
   if (label >= 0) return out.add(std::move(input), referent.text, {label, {}, ""});
   // The referent is no secret; whether it is the right one is.
   out.add_unlabelled(std::move(input), record.place());
@@ -135,8 +135,8 @@ void cast_dpr(const TaskKind& kind, const RawRecord& record, Examples& out) {
       break;
     }
   }
-  const int32_t right =
-      class_label(record, "label", {candidates[0].c_str(), candidates[1].c_str()});
+  const int32_t right = class_label(record, record.label_field({"label"}),
+                                    {candidates[0].c_str(), candidates[1].c_str()});
   std::string input = fmt::format("{} {}", kind.prefix, sentence);
   if (right < 0) return out.add_unlabelled(std::move(input), record.place());
   out.add(std::move(input), candidates[static_cast<size_t>(right)]);

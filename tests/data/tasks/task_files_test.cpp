@@ -139,6 +139,51 @@ TEST_F(TaskFiles, TestFilesHaveNoLabelAtAll) {
   }
 }
 
+TEST_F(TaskFiles, ALabelThatIsLostByASlipIsRefused) {
+  const std::string row = R"({"question": "q", "passage": "p")";
+  for (const char* slip : {"lable", "Label", "labels", "labl", "anwser", "Answers"}) {
+    EXPECT_THAT(
+        refusal("boolq", row + ", \"" + slip + "\": 1}"),
+        AllOf(HasSubstr(":1: no field \""), HasSubstr(std::string("but \"") + slip + "\";")));
+  }
+  EXPECT_THAT(
+      refusal("winogrande", R"({"sentence": "_", "option1": "x", "option2": "y", "anser": "1"})"),
+      HasSubstr("no field \"answer\", but \"anser\""));
+  EXPECT_THAT(refusal("multirc",
+                      R"({"passage": {"text": "P.", "questions": [{"question": "q?", "answers": [)"
+                      R"({"text": "x", "label": 1}, {"text": "y", "Label": 0}]}]}})"),
+              HasSubstr("answers[1]: no field \"label\", but \"Label\""));
+  EXPECT_THAT(refusal("sst2", "sentence\tlabels\ngood\t1\n"),
+              HasSubstr(":1: no column \"label\", but \"labels\""));
+  // Fields that public copies have are none.
+  for (const char* other : {"idx", "title", "level", "table", "genre", "tag"}) {
+    EXPECT_EQ(cast("boolq", row + ", \"" + other + "\": 1}").size(), 1U) << other;
+  }
+}
+
+TEST_F(TaskFiles, AllExamplesHaveTheFieldOfALabelOrNone) {
+  const std::string with = "{\"sentence\": \"a\", \"label\": 0}\n",
+                    without = "{\"sentence\": \"b\"}\n";
+  EXPECT_THAT(
+      refusal("cola", with + with + without),
+      AllOf(HasSubstr("file:3: no field \"label\", but "), HasSubstr("file:1 has a label")));
+  EXPECT_THAT(
+      refusal("cola", without + without + with),
+      AllOf(HasSubstr("file:1: no field \"label\", but "), HasSubstr("file:3 has a label")));
+  EXPECT_EQ(
+      open("cola", without + without)->unlabelled_note(),
+      path("file").string() +
+          ": none of 2 examples has a label or answer (cola's examples have sentence, label)");
+  // To say that there is none is another matter.
+  for (const char* none : {"-1", "null", "\"-\""}) {
+    const auto task = open("cola", with + "{\"sentence\": \"b\", \"label\": " + none + "}\n");
+    EXPECT_THAT(task->unlabelled_note(), HasSubstr(": 1 of 2 examples have no label or answer ("))
+        << none;
+  }
+  EXPECT_EQ(cast("mnli", R"({"gold_label": "neutral", "sentence1": "p", "sentence2": "h"})"),
+            (Pairs{"mnli hypothesis: h premise: p -> neutral"}));
+}
+
 TEST_F(TaskFiles, APronounsIndexMayBeAnyInteger) {
   for (const std::string index : {"-9223372036854775808", "-1", "99", "9223372036854775807"}) {
     EXPECT_EQ(cast("wsc", R"({"text": "they ran, they left", "span1_text": "x", "span1_index": )" +
