@@ -22,7 +22,8 @@ sw::ToolDescription describe() {
       "--eval-data or --eval-task: negative log perplexity and metrics, share of the teacher's "
       "gain that is kept, compression of the parameters.";
   sw::describe_training(tool);
-  tool.see_also = {"sw-pretrain(1)", "sw-eval(1)", "sw-inspect-router(1)", "switch-checkpoint(5)"};
+  tool.see_also = {"sw-pretrain(1)", "sw-eval(1)", "sw-inspect-router(1)", "switch-checkpoint(5)",
+                   "switch-teacher-logits(5)"};
   return tool;
 }
 

@@ -6,14 +6,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
-#include <numeric>
 #include <vector>
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/hash.h"
-#include "libswitch/base/parallel.h"
-#include "libswitch/kernels/matmul.h"
 
 namespace sw {
 namespace {
@@ -40,6 +38,8 @@ Header header_of(const TeacherLogitsShape& shape) {
   header.checksum = xxh3_64(&header, offsetof(Header, checksum));
   return header;
 }
+
+bool is_hexadecimal(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
 
 int64_t file_bytes(int fd) {
   struct stat info {};
@@ -108,7 +108,8 @@ void TeacherLogitsFile::read_header() {
            path_.string());
   SW_CHECK(header.checksum == xxh3_64(&header, offsetof(Header, checksum)) &&
                header.target_length >= 1 && header.target_length <= kMostPositions &&
-               header.largest >= 1 && header.largest <= kMostLogits && header.vocab_size >= 1,
+               header.largest >= 1 && header.largest <= std::min(kMostLogits, header.vocab_size) &&
+               std::all_of(header.teacher_digest, std::end(header.teacher_digest), is_hexadecimal),
            corrupt, "{}: damaged header", path_.string());
   shape_ = {header.target_length, header.largest, header.vocab_size,
             std::string(header.teacher_digest, sizeof header.teacher_digest)};
@@ -124,7 +125,8 @@ kernels::TeacherLogits TeacherLogitsFile::read(int64_t first_row, const Tensor& 
   kernels::TeacherLogits said;
   said.ids = Tensor::empty({rows * t, k}, DType::i32);
   said.logits = Tensor::empty({rows * t, k}, DType::f32);
-  std::vector<char> record(static_cast<size_t>(bytes));
+  // A file without rows may claim any size of one.
+  std::vector<char> record(static_cast<size_t>(rows > 0 ? bytes : 0));
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t at = kHeaderBytes + (first_row + row) * bytes;
     pread_all(fd_.get(), record.data(), record.size(), static_cast<uint64_t>(at), path_.string());
@@ -148,6 +150,11 @@ kernels::TeacherLogits TeacherLogitsFile::read(int64_t first_row, const Tensor& 
     const int32_t id = said.ids.data<int32_t>()[i];
     SW_CHECK(id >= -1 && id < shape_.vocab_size, corrupt, "{}: id {} outside the vocabulary of {}",
              path_.string(), id, shape_.vocab_size);
+    SW_CHECK(
+        std::isfinite(said.logits.data<float>()[i]), corrupt,
+        "{}: row {} has a logit that is no number; the teacher had diverged, or another program "
+        "wrote the file",
+        path_.string(), first_row + i / (t * k));
   }
   return said;
 }
@@ -169,45 +176,6 @@ void TeacherLogitsFile::write(int64_t first_row, const Tensor& targets,
     pwrite_all(fd_.get(), record.data(), record.size(),
                static_cast<uint64_t>(kHeaderBytes + (first_row + row) * bytes), path_.string());
   }
-}
-
-kernels::TeacherLogits largest_logits(const Stream& stream, const kernels::TeacherLogits& said,
-                                      const Tensor& targets, int64_t k) {
-  const int64_t rows = said.hidden.size(0), width = said.table.size(0);
-  SW_CHECK(k >= 1 && k <= width, usage, "largest logits: {} of {}", k, width);
-  kernels::TeacherLogits out;
-  out.ids = Tensor::empty({rows, k}, DType::i32);
-  out.logits = Tensor::empty({rows, k}, DType::f32);
-  const int64_t chunk = std::min(rows, kernels::cross_entropy_chunk_rows(width));
-  Tensor products = Tensor::empty({chunk, width}, master_dtype(said.hidden.dtype()));
-  for (int64_t begin = 0; begin < rows; begin += chunk) {
-    const int64_t end = std::min(rows, begin + chunk);
-    Tensor x = products.slice(0, end - begin);
-    kernels::matmul(stream, x, said.hidden.slice(begin, end), kernels::Transpose::no, said.table,
-                    kernels::Transpose::yes, Accum::write);
-    const Tensor single = x.dtype() == DType::f32 ? x : x.to(DType::f32);
-    parallel_for(end - begin, 1, [&](int64_t row, int64_t) {
-      const int64_t n = begin + row;
-      int32_t* ids = out.ids.data<int32_t>() + n * k;
-      float* logits = out.logits.data<float>() + n * k;
-      if (targets.data<int32_t>()[n] < 0) {
-        std::fill_n(ids, k, -1);
-        std::fill_n(logits, k, 0.0F);
-        return;
-      }
-      const float* values = single.data<float>() + row * width;
-      std::vector<int32_t> order(static_cast<size_t>(width));
-      std::iota(order.begin(), order.end(), 0);
-      std::partial_sort(order.begin(), order.begin() + k, order.end(), [&](int32_t a, int32_t b) {
-        return values[a] != values[b] ? values[a] > values[b] : a < b;
-      });
-      for (int64_t i = 0; i < k; ++i) {
-        ids[i] = order[static_cast<size_t>(i)];
-        logits[i] = static_cast<float>(said.logit_scale) * values[ids[i]];
-      }
-    });
-  }
-  return out;
 }
 
 }  // namespace sw

@@ -1,10 +1,10 @@
 // A teacher's largest logits for every target of the training rows, made once and read by any
 // number of students.
 //
-// The file: a header of 4096 bytes, then one record for every row of the stream of training rows,
-// in its order, all of one size: XXH3-64 of the row's target ids, T x K ids (i32, -1: none), T x K
-// logits (f32), XXH3-64 of all that. Rows that were not written are holes. Numbers are
-// little-endian.
+// The file, which switch-teacher-logits(5) describes: a header of 4096 bytes, then one record for
+// every row of the stream of training rows, in its order, all of one size: XXH3-64 of the row's
+// target ids, T x K ids (i32, -1: none), T x K logits (f32), XXH3-64 of all that. Rows that were
+// not written are holes.
 #pragma once
 
 #include <cstdint>

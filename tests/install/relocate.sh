@@ -36,7 +36,7 @@ for name; do
   bash -n "$prefix/share/bash-completion/completions/$name" || fail "completion of $name is no bash"
 done
 
-for page in swt switch-checkpoint; do
+for page in swt switch-checkpoint switch-teacher-logits; do
   [ -s "$prefix/share/man/man5/$page.5" ] || fail "$page(5) was not installed"
 done
 # Shells that are there take their completions, and presets are found from where they are now.
