@@ -210,6 +210,8 @@ void ModelConfig::validate() const {
   require_rate("expert_dropout", expert_dropout);
   require_rate("input_dropout", input_dropout);
   require_rate("label_smoothing", label_smoothing);
+  SW_CHECK(norm_epsilon > 0 && std::isfinite(norm_epsilon), usage,
+           "model: norm_epsilon is {}, expected > 0", norm_epsilon);
   SW_CHECK(init_scale > 0 && std::isfinite(init_scale), usage,
            "model: init_scale is {}, expected > 0", init_scale);
 }
