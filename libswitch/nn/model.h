@@ -40,6 +40,9 @@ struct ForwardResult {
   double loss = 0;           // cross-entropy with z-loss and smoothing, plus weighted router losses
   double cross_entropy = 0;  // without output z-loss, over the loss denominator
   double aux_loss = 0, router_z_loss = 0;  // weighted as in `loss`
+  /// Of a student: its cross-entropy with the teacher's distribution and the teacher's own with the
+  /// labels, both at the temperature and over the loss denominator; 0 without a teacher.
+  double soft_cross_entropy = 0, teacher_cross_entropy = 0;
   kernels::CrossEntropySums sums;
   struct Layer {
     std::string name;  // "encoder/block_001"

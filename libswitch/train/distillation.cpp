@@ -32,15 +32,20 @@ ForwardResult distillation_forward(Context& context, const Model& student, const
                                    const DistillationConfig& config) {
   ForwardOptions mixed = options;
   mixed.router_loss_scale = 1 - config.soft_weight;
+  kernels::DistillationSums sums;
   mixed.loss_head = [&](Context& inner, const Var& hidden, const Var& table, const Tensor& targets,
                         const kernels::CrossEntropyParams& hard) {
     kernels::DistillationParams params;
     params.hard = hard;
     params.soft_weight = config.soft_weight;
     params.temperature = config.temperature;
-    return ops::distillation(inner, hidden, table, said, targets, params).student;
+    sums = ops::distillation(inner, hidden, table, said, targets, params);
+    return sums.student;
   };
-  return student.forward(context, input, mixed);
+  ForwardResult result = student.forward(context, input, mixed);
+  result.soft_cross_entropy = sums.soft_cross_entropy / input.loss_denominator;
+  result.teacher_cross_entropy = -sums.teacher_log_likelihood / input.loss_denominator;
+  return result;
 }
 
 DistillationObjective::DistillationObjective(std::unique_ptr<Objective> data,

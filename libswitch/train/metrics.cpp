@@ -39,6 +39,8 @@ TrainMetrics train_metrics(int64_t step, const StepResult& result) {
   m.cross_entropy = result.cross_entropy;
   m.aux_loss = result.aux_loss;
   m.z_loss = result.z_loss;
+  m.soft_cross_entropy = result.soft_cross_entropy;
+  m.teacher_cross_entropy = result.teacher_cross_entropy;
   m.neg_log_perplexity = result.neg_log_perplexity();
   m.grad_norm = result.grad_norm;
   m.fault = result.fault;
@@ -57,6 +59,10 @@ Json to_json(const TrainMetrics& m) {
   json["neg_log_perplexity"] = number(m.neg_log_perplexity);
   json["aux_loss"] = number(m.aux_loss);
   json["z_loss"] = number(m.z_loss);
+  if (m.soft_cross_entropy != 0) {
+    json["soft_cross_entropy"] = number(m.soft_cross_entropy);
+    json["teacher_cross_entropy"] = number(m.teacher_cross_entropy);
+  }
   json["grad_norm"] = number(m.grad_norm);
   json["lr"] = number(m.lr);
   json["tokens"] = m.tokens;

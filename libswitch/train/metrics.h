@@ -18,7 +18,9 @@ struct TrainMetrics {
   double loss = 0;   // what was minimised; not finite when the step was skipped
   double cross_entropy = 0;
   double aux_loss = 0, z_loss = 0;  // router losses as they enter `loss`
-  double neg_log_perplexity = 0;    // of the step's targets
+  // Of a student: its cross-entropy with the teacher, and the teacher's with the labels; 0: neither
+  double soft_cross_entropy = 0, teacher_cross_entropy = 0;
+  double neg_log_perplexity = 0;  // of the step's targets
   double grad_norm = 0, lr = 0;
   int64_t tokens = 0;  // real inputs and targets so far
   double tokens_per_second = 0;

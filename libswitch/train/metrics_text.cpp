@@ -33,6 +33,9 @@ std::string train_line(const TrainMetrics& m, const LineFacts& facts) {
     line += fmt::format("/{} {:.1f}%", facts.steps, 100 * facts.share_done(m.step));
   }
   line += fmt::format(" | loss {:.4f}", m.loss);
+  if (m.soft_cross_entropy != 0) {
+    line += fmt::format(" hard {:.4f} soft {:.4f}", m.cross_entropy, m.soft_cross_entropy);
+  }
   if (m.max_over_mean_load > 0) line += fmt::format(" | aux {:.2e} z {:.2e}", m.aux_loss, m.z_loss);
   line += fmt::format(" | gnorm {:.3g} | lr {:.2e} | {} tok/s", m.grad_norm, m.lr,
                       rough_count(m.tokens_per_second));

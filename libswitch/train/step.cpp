@@ -27,6 +27,8 @@ StepResult observe(const Model& model, const ModelInput& input, const ForwardRes
   out.cross_entropy = result.cross_entropy;
   out.aux_loss = result.aux_loss;
   out.z_loss = result.router_z_loss;
+  out.soft_cross_entropy = result.soft_cross_entropy;
+  out.teacher_cross_entropy = result.teacher_cross_entropy;
   out.log_likelihood = result.sums.log_likelihood;
   out.targets = result.sums.targets;
   out.correct = result.sums.correct;

@@ -37,14 +37,15 @@ struct StepResult {
   double loss = 0;                  // what was minimised, of the whole batch
   double cross_entropy = 0;         // share of `loss` without output z-loss and smoothing
   double aux_loss = 0, z_loss = 0;  // router losses, weighted as in `loss`
-  double log_likelihood = 0;        // Σ over real targets, nats
-  int64_t targets = 0;              // real targets
-  int64_t correct = 0;              // of these, predicted by the arg max
-  int64_t tokens = 0;               // real inputs and targets
-  double grad_norm = 0;             // before clipping
-  double gradient_scale = 1;        // by clipping
-  bool finite = true;               // whether loss and gradient were
-  std::string fault;                // why nothing may be updated; empty: it may
+  double soft_cross_entropy = 0, teacher_cross_entropy = 0;  // as in ForwardResult
+  double log_likelihood = 0;                                 // Σ over real targets, nats
+  int64_t targets = 0;                                       // real targets
+  int64_t correct = 0;                                       // of these, predicted by the arg max
+  int64_t tokens = 0;                                        // real inputs and targets
+  double grad_norm = 0;                                      // before clipping
+  double gradient_scale = 1;                                 // by clipping
+  bool finite = true;                                        // whether loss and gradient were
+  std::string fault;  // why nothing may be updated; empty: it may
   std::vector<RouterStatistics> layers;
 
   /// Mean log-likelihood of a real target.

@@ -16,6 +16,8 @@ void for_each_sum(Result& result, const Fn& fn) {
   fn(result.cross_entropy);
   fn(result.aux_loss);
   fn(result.z_loss);
+  fn(result.soft_cross_entropy);
+  fn(result.teacher_cross_entropy);
   fn(result.log_likelihood);
   fn(result.targets);
   fn(result.correct);
@@ -54,6 +56,8 @@ void add_observations(StepResult& left, const StepResult& right) {
   left.cross_entropy += right.cross_entropy;
   left.aux_loss += right.aux_loss;
   left.z_loss += right.z_loss;
+  left.soft_cross_entropy += right.soft_cross_entropy;
+  left.teacher_cross_entropy += right.teacher_cross_entropy;
   left.log_likelihood += right.log_likelihood;
   left.targets += right.targets;
   left.correct += right.correct;

@@ -207,6 +207,19 @@ TEST_F(DistillRun, ASparseStudentLearnsWithRouterLosses) {
   EXPECT_LT(first["aux_loss"], 2 * 0.75 * 0.02);
 }
 
+TEST_F(DistillRun, TellsBothTermsOfTheLoss) {
+  distill_with("s", {"--soft-weight", "0.6"});
+  std::ifstream in(path("s") / "metrics.jsonl");
+  std::string line;
+  std::getline(in, line);
+  const auto first = nlohmann::json::parse(line);
+  const double hard = first["cross_entropy"], soft = first["soft_cross_entropy"];
+  EXPECT_GT(std::abs(hard - soft), 0.02);
+  // What is missing is the output's z-loss.
+  EXPECT_NEAR(first["loss"], 0.4 * hard + 0.6 * soft, 0.01);
+  EXPECT_GT(first["teacher_cross_entropy"], 1);
+}
+
 TEST_F(DistillRun, ComparesStudentTeacherAndBaseline) {
   pretrain_with("baseline", {"--experts", "0"});
   distill_with("s", {"--baseline", path("baseline"), "--eval-data", path("held.swt")});

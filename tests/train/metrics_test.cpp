@@ -137,6 +137,10 @@ TEST_F(MetricsTest, LineShowsTheFieldsInOrder) {
             "0.3% ckpt 12m30s | eta 6d04h");
   metrics.max_over_mean_load = 0;
   EXPECT_THAT(train_line(metrics, facts), Not(HasSubstr("drop")));
+  metrics.cross_entropy = 2.5;
+  metrics.soft_cross_entropy = 2.25;
+  EXPECT_THAT(train_line(metrics, facts),
+              HasSubstr("| loss 2.1843 hard 2.5000 soft 2.2500 | gnorm"));
 }
 
 TEST_F(MetricsTest, RoundsDurationsAndCounts) {
