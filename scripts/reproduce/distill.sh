@@ -4,22 +4,25 @@
 #
 #   scripts/reproduce/distill.sh OUT
 #
-# Students train as long as the dense model did (STEPS) and on the same batches. Runs lie in OUT/students; one that was
-# stopped goes on. Prints a Markdown table; figures are negative log perplexity on the whole of OUT/heldout.swt.
+# Students train as long as the dense model did and on the same batches: what was set for pretrain_pair.sh (see
+# scripts/reproduce/pair_settings.sh) has to be set here too. Runs lie in OUT/students; one that was stopped goes on. Prints
+# a Markdown table; figures are negative log perplexity on the whole of OUT/heldout.swt.
 set -eu
 [ $# -eq 1 ] || { sed -n '5s/^#   /usage: /p' "$0" >&2; exit 2; }
-PATH=$(cd "$(dirname "$0")/../.." && pwd)/${BUILD:-build/release}/bin:$PATH
+here=$(cd "$(dirname "$0")" && pwd)
+PATH=$here/../../${BUILD:-build/release}/bin:$PATH
+# shellcheck source-path=SCRIPTDIR
+. "$here/pair_settings.sh"
 out=$1
-steps=${STEPS:-1600}
 mkdir -p "$out/students"
 
 # name options...
 student() {
   name=$1
   shift
-  sw-distill --threads "${THREADS:-0}" --teacher "$out/switch" --data "$out/train.swt" --run "$out/students/$name" \
-    --steps "$steps" --batch 64 --input-length 128 --schedule linear --lr 0.02 --warmup 50 --seed 1 --init-scale 1 \
-    --save-every 100 --keep-last 2 --quiet "$@" >/dev/null
+  # shellcheck disable=SC2086,SC2154
+  sw-distill $training --teacher "$out/switch" --data "$out/train.swt" --run "$out/students/$name" \
+    --quiet "$@" >/dev/null
 }
 student distilled --init fresh --soft-weight 1
 student distilled-init --soft-weight 1

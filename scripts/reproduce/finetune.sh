@@ -70,8 +70,9 @@ curve() {
   perl -MJSON::PP -ne '
     my $r = decode_json($_);
     next unless $r->{kind} eq "eval";
-    my $m = $r->{metrics} // {};
-    push @at, "$r->{step}: " . join(" ", map { sprintf "%.1f", $m->{$_} } sort keys %$m);
+    my %m = %$r;
+    delete @m{qw(kind step time data neg_log_perplexity tokens sequences dropped_share)};
+    push @at, "$r->{step}: " . join(" ", map { sprintf "%.1f", $m{$_} } sort keys %m);
     END { print join(", ", @at), "\n" }' "$out/tuned/$1/metrics.jsonl"
 }
 

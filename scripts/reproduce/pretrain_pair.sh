@@ -5,10 +5,14 @@
 #   scripts/reproduce/pretrain_pair.sh OUT HELDOUT.jsonl[.zst|.gz] TRAIN.jsonl[.zst|.gz] ...
 #
 # Corpora are JSON lines with the text in "text". Makes OUT/vocab.model, train.swt, heldout.swt, switch/ and dense/; a
-# run that was stopped goes on. STEPS, VOCAB, PRESET and THREADS may be set. About half an hour a model on two cores.
+# run that was stopped goes on. VOCAB and what stands in scripts/reproduce/pair_settings.sh may be set. About a quarter of an
+# hour a model on two cores.
 set -eu
 [ $# -ge 3 ] || { sed -n '5s/^#   /usage: /p' "$0" >&2; exit 2; }
-PATH=$(cd "$(dirname "$0")/../.." && pwd)/${BUILD:-build/release}/bin:$PATH
+here=$(cd "$(dirname "$0")" && pwd)
+PATH=$here/../../${BUILD:-build/release}/bin:$PATH
+# shellcheck source-path=SCRIPTDIR
+. "$here/pair_settings.sh"
 out=$1
 heldout=$2
 shift 2
@@ -20,10 +24,9 @@ mkdir -p "$out"
 
 # name experts
 train() {
-  sw-pretrain --threads "${THREADS:-0}" --preset "${PRESET:-mini}" --experts "$2" --init-scale 1 --data "$out/train.swt" \
-    --eval-data "$out/heldout.swt" --eval-tokens 50000 --eval-every 200 --input-length 128 --batch 64 \
-    --steps "${STEPS:-1600}" --schedule linear --lr 0.02 --warmup 50 --save-every 100 --keep-last 2 --seed 1 \
-    --run "$out/$1"
+  # shellcheck disable=SC2086,SC2154
+  sw-pretrain $training --preset "$PRESET" --experts "$2" --data "$out/train.swt" --run "$out/$1" \
+    --eval-data "$out/heldout.swt" --eval-tokens 50000 --eval-every 250
 }
 train switch 8
 train dense 0
