@@ -40,10 +40,12 @@ void print_plan(const TrainingPlan& plan, const LearningOptions& learning, const
        fmt::format("{} = weights {} + gradients {} + optimizer {}", readable(e.total_bytes()),
                    readable(e.weight_bytes), readable(e.gradient_bytes),
                    readable(e.optimizer_bytes)));
-  line("", fmt::format(
-               "  + activations {} + process {}{}", readable(e.activation_bytes),
-               readable(e.process_bytes),
-               e.copy_bytes > 0 ? " + copy for background saves " + readable(e.copy_bytes) : ""));
+  line("",
+       fmt::format(
+           "  + activations {} + process {}{}", readable(e.activation_bytes),
+           readable(e.process_bytes),
+           (e.data_bytes > 0 ? " + examples " + readable(e.data_bytes) : "") +
+               (e.copy_bytes > 0 ? " + copy for background saves " + readable(e.copy_bytes) : "")));
   if (plan.machine_memory_bytes >= 0) {
     line("memory there", readable(plan.machine_memory_bytes));
     if (plan.machine_memory_bytes < e.total_bytes()) {

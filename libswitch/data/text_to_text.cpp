@@ -147,6 +147,9 @@ TokenizedPairs::TokenizedPairs(std::span<const TextPair> pairs, const Tokenizer&
       chunk.target_sizes.push_back(ids.size());
     }
   });
+  for (const TextPair& pair : pairs) {
+    text_bytes_ += static_cast<int64_t>(sizeof(TextPair) + pair.input.size() + pair.target.size());
+  }
   input_ends_.reserve(pairs.size());
   target_ends_.reserve(pairs.size());
   uint64_t input_end = 0, target_end = 0;
@@ -168,6 +171,11 @@ TokenizedPairs::TokenizedPairs(std::span<const TextPair> pairs, const Tokenizer&
   count_cut(cut_inputs_, "inputs", input_length);
   count_cut(cut_targets_, "targets", target_length);
   if (!cut.empty()) log::warn("{}: cut {}", name, cut);
+}
+
+int64_t TokenizedPairs::memory_bytes() const {
+  const auto bytes = [](const auto& v) { return static_cast<int64_t>(v.capacity() * sizeof v[0]); };
+  return bytes(inputs_) + bytes(targets_) + bytes(input_ends_) + bytes(target_ends_) + text_bytes_;
 }
 
 Hash128 TokenizedPairs::hash() const {

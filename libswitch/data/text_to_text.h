@@ -39,6 +39,8 @@ class TokenizedPairs {
   int64_t cut_inputs() const { return cut_inputs_; }
   int64_t cut_targets() const { return cut_targets_; }
   Hash128 hash() const;
+  /// Of the ids, and of the texts, whose place the heap keeps when they are gone.
+  int64_t memory_bytes() const;
 
  private:
   static std::span<const int32_t> side(const std::vector<int32_t>& ids,
@@ -49,7 +51,7 @@ class TokenizedPairs {
 
   std::vector<int32_t> inputs_, targets_;
   std::vector<uint64_t> input_ends_, target_ends_;
-  int64_t cut_inputs_ = 0, cut_targets_ = 0;
+  int64_t cut_inputs_ = 0, cut_targets_ = 0, text_bytes_ = 0;
 };
 
 struct TextToTextOptions {

@@ -33,6 +33,23 @@ void GenerateOptions::validate() const {
            "generate: length-penalty must be a number, got {}", *length_penalty);
 }
 
+int64_t generation_bytes(const ModelConfig& model, DType compute, const GenerateOptions& options,
+                         int64_t prompt_length) {
+  const int64_t value = element_bytes(compute), single = element_bytes(DType::f32);
+  int64_t panels = model.vocab_size * model.d_model;  // of the head
+  for (const ParameterSpec& spec : parameter_specs(model)) {
+    const bool shared = spec.name.ends_with("/cross/k") || spec.name.ends_with("/cross/v");
+    if (spec.name.starts_with("decoder/") && !shared) panels += spec.elements();
+  }
+  const int64_t tokens = options.batch * prompt_length, rows = options.batch * options.beam;
+  const int64_t cached = model.decoder_layers * 2 * model.inner() * single;  // of a position
+  const int64_t encoder = tokens * (3 * model.d_model + 4 * model.inner() + model.d_ff) * value;
+  // Caches of what was decoded double their size: half as much again on average.
+  const int64_t steps =
+      cached * (tokens + rows * options.max_length * 3 / 2) + rows * model.vocab_size * single;
+  return panels * value + std::max(encoder, steps);
+}
+
 struct Generator::Impl {
   ModelConfig config;
   GenerateOptions options;

@@ -48,6 +48,11 @@ struct Answer {
   bool operator==(const Answer&) const = default;
 };
 
+/// Memory of a Generator of a model, beside the model's, with prompts of at most `prompt_length`
+/// tokens: panels, caches, what the encoder passes on, logits. Of one rank without a model axis.
+int64_t generation_bytes(const ModelConfig& model, DType compute, const GenerateOptions& options,
+                         int64_t prompt_length);
+
 class Generator {
  public:
   /// Takes the model's weights as they are: after a training step make another one. The decoder's

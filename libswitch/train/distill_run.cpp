@@ -169,6 +169,8 @@ void DistillationJob::open_tasks(PreparedRun& out) {
   out.target_length = tasks_.dataset->target_length();
   out.train_examples = tasks_.rows();
   out.train_tokens = tasks_.tokens();
+  out.data_bytes = tasks_.data_bytes();
+  out.evaluation_bytes = tasks_.answering_bytes(out.model, out.machine.compute);
   const auto& sha256 = tokenizer_->sha256();
   out.attributes[kVocabularyAttribute] = to_hex(sha256.data(), sha256.size());
 }

@@ -79,7 +79,9 @@ TrainingEstimate estimate_training(const TrainingShape& shape) {
 
   const StepMemory step = estimate_step_memory(shape);
   out.gradient_bytes = step.gradient_bytes;
-  out.activation_bytes = std::max<int64_t>(step.peak_bytes - step.gradient_bytes, 0);
+  out.activation_bytes =
+      std::max({step.peak_bytes - step.gradient_bytes, shape.evaluation_bytes, int64_t{0}});
+  out.data_bytes = shape.data_bytes;
   // A save in the background writes from a copy.
   if (shape.background_saves) out.copy_bytes = out.weight_bytes + out.optimizer_bytes;
   out.process_bytes = kProcessBytes + (value != master ? kReducedPrecisionBytes : 0);

@@ -72,6 +72,10 @@ class StepWalk {
     Timeline time;
     time.hold(travelling_ + partial_sums_ * all_gradients_);
     if (shape_.step.accumulate > 1) time.hold(all_gradients_);
+    // What a teacher says; on its way there it needs less than the student will.
+    for (const ModelConfig& teacher : shape_.frozen) {
+      time.hold(targets_ * static_cast<double>(teacher.d_model) * value_);
+    }
     forward(time, encoder_, inputs_);
     forward(time, decoder_, targets_);
     head(time);
@@ -185,7 +189,7 @@ class StepWalk {
     }
   }
 
-  // Logits of a chunk of rows, their gradient, and the gradient of the table.
+  // Logits of a chunk of rows, a teacher's too, their gradient, and the gradient of the table.
   void head(Timeline& time) {
     const int64_t width = model_.vocab_size / shape_.mesh.model;
     const auto rows =
@@ -195,7 +199,8 @@ class StepWalk {
     if (shape_.step.accumulate == 1) {
       time.hold(gradients_["shared"] + gradients_["lm_head"]);
     }
-    time.touch(logits + targets_ * width_ * value_);
+    const auto models = static_cast<double>(1 + shape_.frozen.size());
+    time.touch(models * logits + targets_ * width_ * value_);
   }
 
   const TrainingShape& shape_;

@@ -80,6 +80,10 @@ TaskEvaluation::TaskEvaluation(std::unique_ptr<Task> task, const Tokenizer& toke
   generate_.validate();
 }
 
+int64_t TaskEvaluation::answering_bytes(const ModelConfig& model, DType compute) const {
+  return generation_bytes(model, compute, generate_, set_.rows().input_length());
+}
+
 void TaskEvaluation::add_likelihood(const Model& model, const Poll& poll, Evaluation& out) const {
   double log_likelihood = 0;
   for (const PairRows& rows : set_.by_length()) {

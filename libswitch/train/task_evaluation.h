@@ -47,6 +47,11 @@ class TaskEvaluation {
 
   const Task& task() const { return *task_; }
 
+  /// Of the examples, as text and as ids.
+  int64_t data_bytes() const { return 2 * set_.pairs().memory_bytes(); }
+  /// What answering adds to a model's memory.
+  int64_t answering_bytes(const ModelConfig& model, DType compute) const;
+
   /// What else evaluate() gives.
   struct Extras {
     /// That of the pairs' targets; without it, half the time is saved.

@@ -46,6 +46,7 @@ struct PreparedRun {
   uint64_t train_examples = 0, train_tokens = 0;     // of one epoch
   std::map<std::string, AttributeValue> attributes;  // of the checkpoints, beside the run's own
   std::vector<ModelConfig> frozen;                   // models that run along without gradients
+  int64_t data_bytes = 0, evaluation_bytes = 0;      // as in TrainingShape
 };
 
 /// What a tool trains. The run calls the functions in this order, on every rank alike.

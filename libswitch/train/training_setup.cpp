@@ -67,6 +67,8 @@ TrainingShape training_shape(TrainingJob& job, const PreparedRun& prepared) {
   shape.mesh = prepared.machine.mesh;
   shape.background_saves = job.run().async_checkpoint;
   shape.frozen = prepared.frozen;
+  shape.data_bytes = prepared.data_bytes;
+  shape.evaluation_bytes = prepared.evaluation_bytes;
   return shape;
 }
 

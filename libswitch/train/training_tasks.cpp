@@ -67,6 +67,25 @@ uint64_t TrainingTasks::tokens() const {
   return tokens;
 }
 
+int64_t TrainingTasks::data_bytes() const {
+  constexpr int64_t kPackingOfAPair = 16;
+  int64_t bytes = 0;
+  for (int64_t s = 0; s < dataset->sources(); ++s) {
+    const TokenizedPairs& pairs = dataset->pairs(s);
+    bytes += pairs.memory_bytes() + pairs.size() * kPackingOfAPair;
+  }
+  for (const auto& evaluation : evaluations) bytes += evaluation->data_bytes();
+  return bytes;
+}
+
+int64_t TrainingTasks::answering_bytes(const ModelConfig& model, DType compute) const {
+  int64_t most = 0;
+  for (const auto& evaluation : evaluations) {
+    most = std::max(most, evaluation->answering_bytes(model, compute));
+  }
+  return most;
+}
+
 TrainingTasks open_training_tasks(TaskOptions& options, const Tokenizer& tokenizer, uint64_t seed) {
   TrainingTasks out;
   std::vector<TaskSource> sources;

@@ -46,6 +46,9 @@ struct TrainingTasks {
   std::vector<std::unique_ptr<TaskEvaluation>> evaluations;
   uint64_t rows() const;    // of one epoch of every task
   uint64_t tokens() const;  // inputs and targets of every pair
+  /// Of all that was read, and the most that an evaluation adds to the model's memory.
+  int64_t data_bytes() const;
+  int64_t answering_bytes(const ModelConfig& model, DType compute) const;
 };
 /// Opens them all and settles the lengths. The tokenizer must outlive what is returned. Throws as
 /// TextToTextDataset and Task::open; corrupt for an --eval-task without labels; usage for stdin,

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "libswitch/generate/decoder.h"
+#include "libswitch/tensor/allocator.h"
 #include "tests/support/kernel_case.h"
 #include "tests/support/mesh_case.h"
 
@@ -202,6 +203,37 @@ TEST(Generator, RefusesPromptsThatTheModelCannotRead) {
   EXPECT_THROW(generator.generate(empty), Error);
   EXPECT_THROW(generator.generate(unknown), Error);
   EXPECT_TRUE(generator.generate({}).empty());
+}
+
+TEST(Generator, ItsMemoryIsKnownBefore) {
+  for (const int64_t experts : {0, 4}) {
+    for (const DType compute : {DType::f32, DType::bf16}) {
+      for (const int64_t beam : {1, 4}) {
+        ModelConfig config = small_config();
+        config.vocab_size = 2048, config.d_model = 64, config.d_kv = 16, config.heads = 4;
+        config.d_ff = 256, config.experts = experts;
+        GenerateOptions options;
+        options.beam = beam, options.batch = 16, options.max_length = 48;
+        std::vector<std::vector<int32_t>> texts(16);
+        for (size_t i = 0; i < texts.size(); ++i) {
+          for (int32_t j = 0; j < 63; ++j) {
+            texts[i].push_back(2 + (static_cast<int32_t>(i) * 31 + j * 7) % 2000);
+          }
+          texts[i].push_back(1);
+        }
+        const auto expected = static_cast<double>(generation_bytes(config, compute, options, 64));
+        Model model(config, compute);
+        model.initialize(5);
+        const int64_t before = allocator_stats().in_use_bytes;
+        reset_peak();
+        Generator(model, options).generate(texts);
+        const auto peak = static_cast<double>(allocator_stats().peak_bytes - before);
+        EXPECT_NEAR(expected / peak, 1, 0.15)
+            << experts << " experts, " << dtype_name(compute) << ", " << beam
+            << " beams: " << expected << " bytes expected, " << peak;
+      }
+    }
+  }
 }
 
 }  // namespace
