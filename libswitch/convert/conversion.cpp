@@ -4,6 +4,7 @@
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/file.h"
+#include "libswitch/base/folder.h"
 #include "libswitch/convert/export_plan.h"
 #include "libswitch/convert/folder_writer.h"
 #include "libswitch/convert/import_plan.h"
@@ -117,8 +118,7 @@ class Progress {
 
 ConversionReport convert_from_hugging_face(const fs::path& folder, const fs::path& file,
                                            const ConversionOptions& options) {
-  std::error_code error;
-  SW_CHECK(fs::is_directory(folder, error), missing, "{}: no such folder", folder.string());
+  check_folder(folder);
   check_file_target(file, options.replace);
   const HuggingFaceConfig config = read_config(folder);
   const auto archive = open_weights(folder);

@@ -8,6 +8,7 @@
 
 #include "libswitch/base/error.h"
 #include "libswitch/base/file.h"
+#include "libswitch/base/folder.h"
 #include "libswitch/base/log.h"
 #include "libswitch/io/checkpoint_reader.h"
 
@@ -38,7 +39,7 @@ fs::path checkpoints_folder(const fs::path& folder) {
 
 std::vector<CheckpointFile> list_files(const fs::path& folder, std::string_view suffix) {
   std::error_code error;
-  SW_CHECK(fs::is_directory(folder, error), missing, "{}: no such folder", folder.string());
+  check_folder(folder);
   std::vector<CheckpointFile> files;
   const fs::path inside = checkpoints_folder(folder);
   for (fs::directory_iterator at(inside, error), end; !error && at != end; at.increment(error)) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "libswitch/base/error.h"
+#include "libswitch/base/folder.h"
 #include "libswitch/io/json_text.h"
 #include "libswitch/io/safetensors.h"
 #include "libswitch/io/torch_file.h"
@@ -94,7 +95,7 @@ std::map<std::string, std::string> read_weights_index(const fs::path& path) {
 
 std::unique_ptr<TensorArchive> open_weights(const fs::path& folder) {
   std::error_code error;
-  SW_CHECK(fs::is_directory(folder, error), missing, "{}: no such folder", folder.string());
+  check_folder(folder);
   const auto there = [&](const char* name) { return fs::exists(folder / name, error); };
   constexpr const char* kIndex = "model.safetensors.index.json";
   constexpr const char* kTorchIndex = "pytorch_model.bin.index.json";
