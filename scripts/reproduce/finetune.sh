@@ -8,7 +8,8 @@
 #
 # The second form makes the pairs of text from sentences a line (every tenth line is held out) and goes on as the
 # first. The third tunes the Switch model with expert dropout 0.1 and 0.4, three seeds each. Prints rows of a Markdown
-# table; runs lie in OUT/tuned, and one that was stopped goes on. MODELS="switch dense", LR and THREADS may be set.
+# table; runs lie in OUT/tuned, and one that was stopped goes on. MODELS="switch dense", LR,
+# EVALS (evaluations of a run) and THREADS may be set.
 set -eu
 usage() { sed -n '5,7s/^#   /usage: /p' "$0" >&2; exit 2; }
 [ $# -ge 3 ] || usage
@@ -62,10 +63,10 @@ without_model() {
 tune() {
   sw-finetune --threads "${THREADS:-0}" --from "$2" --task "$train" --eval-task "$eval" --run "$out/tuned/$1" \
     --lr "${LR:-0.005}" --steps "$steps" --batch "$batch" --input-length "$length" --expert-dropout "$4" --seed "$3" \
-    --eval-every $((steps / 4)) --save-every $((steps / 4)) --best score --keep-last 2 --quiet >/dev/null
+    --eval-every $((steps / ${EVALS:-4})) --save-every 100 --best score --keep-last 2 --quiet >/dev/null
 }
 
-# The evaluations of a run, every quarter of its steps: metrics (negative log perplexity of the targets).
+# The evaluations of a run: metrics (negative log perplexity of the targets).
 curve() {
   perl -MJSON::PP -ne '
     my $r = decode_json($_);
