@@ -165,14 +165,7 @@ void DistillationJob::open_tasks(PreparedRun& out) {
   options_.task.input_length = options_.data.input_length;
   options_.task.target_length = options_.data.target_length;
   tasks_ = open_training_tasks(options_.task, *tokenizer_, options_.learning.seed);
-  out.input_length = tasks_.dataset->input_length();
-  out.target_length = tasks_.dataset->target_length();
-  out.train_examples = tasks_.rows();
-  out.train_tokens = tasks_.tokens();
-  out.data_bytes = tasks_.data_bytes();
-  out.evaluation_bytes = tasks_.answering_bytes(out.model, out.machine.compute);
-  const auto& sha256 = tokenizer_->sha256();
-  out.attributes[kVocabularyAttribute] = to_hex(sha256.data(), sha256.size());
+  describe_tasks(tasks_, *tokenizer_, out);
 }
 
 PreparedRun DistillationJob::prepare(int64_t ranks, const CheckpointReader* before) {

@@ -7,7 +7,6 @@
 #include "libswitch/base/error.h"
 #include "libswitch/train/checkpoint_state.h"
 #include "libswitch/train/inherit.h"
-#include "libswitch/train/training_shards.h"
 
 namespace sw {
 namespace {
@@ -117,14 +116,7 @@ PreparedRun FinetuningJob::prepare(int64_t ranks, const CheckpointReader* before
   if (from_) {
     out.beginning = fmt::format("from {}, step {}", from_->path().string(), first_step_);
   }
-  out.input_length = tasks_.dataset->input_length();
-  out.target_length = tasks_.dataset->target_length();
-  out.train_examples = tasks_.rows();
-  out.train_tokens = tasks_.tokens();
-  out.data_bytes = tasks_.data_bytes();
-  out.evaluation_bytes = tasks_.answering_bytes(out.model, out.machine.compute);
-  const auto& sha256 = tokenizer_->sha256();
-  out.attributes[kVocabularyAttribute] = to_hex(sha256.data(), sha256.size());
+  describe_tasks(tasks_, *tokenizer_, out);
   out.attributes[kFirstStep] = first_step_;
   out.attributes[kFromDigest] = from_digest_;
   return out;

@@ -7,6 +7,7 @@
 
 #include "libswitch/base/config.h"
 #include "libswitch/base/error.h"
+#include "libswitch/train/training_shards.h"
 
 namespace sw {
 namespace {
@@ -110,6 +111,17 @@ TrainingTasks open_training_tasks(TaskOptions& options, const Tokenizer& tokeniz
                                          options.input_length, options.target_length));
   }
   return out;
+}
+
+void describe_tasks(const TrainingTasks& tasks, const Tokenizer& tokenizer, PreparedRun& run) {
+  run.input_length = tasks.dataset->input_length();
+  run.target_length = tasks.dataset->target_length();
+  run.train_examples = tasks.rows();
+  run.train_tokens = tasks.tokens();
+  run.data_bytes = tasks.data_bytes();
+  run.evaluation_bytes = tasks.answering_bytes(run.model, run.machine.compute);
+  const auto& sha256 = tokenizer.sha256();
+  run.attributes[kVocabularyAttribute] = to_hex(sha256.data(), sha256.size());
 }
 
 double score_of(const std::vector<Evaluation>& results, const std::string& metric) {

@@ -8,6 +8,7 @@
 #include "libswitch/data/text_to_text.h"
 #include "libswitch/train/objective.h"
 #include "libswitch/train/task_evaluation.h"
+#include "libswitch/train/training_run.h"
 
 namespace sw {
 
@@ -54,6 +55,9 @@ struct TrainingTasks {
 /// TextToTextDataset and Task::open; corrupt for an --eval-task without labels; usage for stdin,
 /// which no run could go on with.
 TrainingTasks open_training_tasks(TaskOptions& options, const Tokenizer& tokenizer, uint64_t seed);
+
+/// What they say of a run whose model and machine are settled: lengths, counts, memory, vocabulary.
+void describe_tasks(const TrainingTasks& tasks, const Tokenizer& tokenizer, PreparedRun& run);
 
 /// "score": over tasks the mean of the mean of each task's metrics (Fedus et al. 2022, section
 /// 4.3); a metric's name: its mean over the tasks that have it; "neg_log_perplexity".
