@@ -30,5 +30,5 @@ train() {
 }
 train switch 8
 train dense 0
-sw-eval "$out/switch" --data "$out/heldout.swt"
-sw-eval "$out/dense" --data "$out/heldout.swt"
+sw-eval "$out/switch" --data "$out/heldout.swt" --max-tokens 1000000
+sw-eval "$out/dense" --data "$out/heldout.swt" --max-tokens 1000000
