@@ -57,6 +57,9 @@ class HuggingFace:
         return batch * (out.shape[1] - 1) / seconds
 
 
+KINDS = {"fp32": "float32", "bf16": "bfloat16"}
+
+
 class CTranslate2:
     """Of the T5 that HuggingFace holds."""
 
@@ -75,9 +78,13 @@ class CTranslate2:
         self.source, self.vocabulary = source, vocabulary
         self.translators = {}
 
+    def computes(self, dtype):
+        """Not every processor of every release multiplies in bf16."""
+        return KINDS[dtype] in self.ctranslate2.get_supported_compute_types("cpu")
+
     def translator(self, dtype):
         if dtype not in self.translators:
-            kind = {"fp32": "float32", "bf16": "bfloat16"}[dtype]
+            kind = KINDS[dtype]
             target = os.path.join(self.folder.name, kind)
             converter = self.ctranslate2.converters.TransformersConverter(self.source)
             tokens = self.vocabulary
@@ -133,6 +140,8 @@ def compare(arguments, preset):
                 rates = {}
                 for round_number in range(arguments.rounds + 1):
                     for peer, model in peers.items():
+                        if peer == "CTranslate2" and not model.computes(dtype):
+                            continue
                         rate = model.run(batch, beam, dtype, arguments.prompt_length, arguments.max_length)
                         if round_number > 0:  # the first is to get warm
                             rates.setdefault(peer, []).append(rate)
