@@ -39,6 +39,11 @@ std::optional<int64_t> as_integer(const nlohmann::json& value) {
   return number;
 }
 
+// What test sets have for a label.
+bool says_unlabelled(const nlohmann::json& value) {
+  return value == -1 || value == "-1" || value == "-" || (value.is_array() && value.empty());
+}
+
 }  // namespace
 
 bool is_slip_of(std::string wanted, std::string given) {
@@ -83,6 +88,7 @@ const char* RawRecord::label_field(const std::vector<const char*>& fields) const
     const auto it = value_->find(field);
     if (it == value_->end()) continue;
     if (it->is_null()) return nullptr;
+    if (says_unlabelled(*it)) return field;
     if (layout_->labelled.empty()) layout_->labelled = place_;
     if (!layout_->unlabelled.empty()) mixed(layout_->unlabelled, place_);
     return field;

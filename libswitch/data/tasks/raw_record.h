@@ -12,7 +12,7 @@ namespace sw {
 /// What the examples of one file have in common.
 struct RawLayout {
   std::string fields;  // what examples have, for messages
-  // Where the first one stands that has the field of a label, and the first that lacks it.
+  // Where the first one stands that has a label, and the first that lacks the field of one.
   std::string labelled, unlabelled;
 };
 
