@@ -47,7 +47,7 @@ class TaskEvaluation {
 
   const Task& task() const { return *task_; }
 
-  /// Of the examples, as text and as ids.
+  /// Of the examples: what encoding them took, and as much for the task, which keeps its pairs.
   int64_t data_bytes() const { return 2 * set_.pairs().memory_bytes(); }
   /// What answering adds to a model's memory.
   int64_t answering_bytes(const ModelConfig& model, DType compute) const;

@@ -34,8 +34,8 @@ class RawRecord {
   const char* first_of(std::initializer_list<const char*> fields) const;
   /// The field with the label: the first of `fields` that the record has; nullptr: none, as in test
   /// sets, or null. A label that is lost by a slip would make the example one of a test set, so
-  /// throws corrupt where only some examples of the file have such a field, and where another's
-  /// name is a slip of it.
+  /// throws corrupt where some examples of the file have a label and others lack the field, and
+  /// where another's name is a slip of it. A field that says "none" (-1, "-", []) is no label.
   const char* label_field(const std::vector<const char*>& fields) const;
   const nlohmann::json& at(const char* field) const;
 
