@@ -24,9 +24,14 @@ struct AdafactorParams {
 /// when one_rms, else per batch entry (per expert). value (undefined: none) receives the updated
 /// weight cast to its dtype (the bf16 copy used in the model). Sums in a fixed order. *update_rms
 /// (may be null) receives the rms of the unclipped update over everything.
+///
+/// weight_squares [batch] f64 (undefined: not kept; only where factored) receives Σw² of the
+/// updated weight, which the next step need not sum again when it gets them back with
+/// squares_known; the bits are the same.
 SW_KERNEL(adafactor_step, Tensor& weight, Tensor& value, Tensor& row_moment, Tensor& column_moment,
-          Tensor& moment, const Tensor& gradient, int64_t batch, int64_t rows, int64_t columns,
-          bool one_rms, const AdafactorParams& params, double* update_rms)
+          Tensor& moment, Tensor& weight_squares, bool squares_known, const Tensor& gradient,
+          int64_t batch, int64_t rows, int64_t columns, bool one_rms, const AdafactorParams& params,
+          double* update_rms)
 
 // The stages of an Adafactor step, for ranks that hold parts of a parameter: between them, sums are
 // added up over ranks. Run one after the other on a whole parameter they are adafactor_step, bit
@@ -47,15 +52,18 @@ SW_KERNEL(adafactor_sums, Tensor& row_sums, Tensor& column_sums, const Tensor& g
 SW_KERNEL(adafactor_moments, Tensor& row_moment, Tensor& column_moment, Tensor& row_totals,
           Tensor& column_factor, const Tensor& row_sums, const Tensor& column_sums,
           const AdafactorPart& part, const AdafactorParams& params)
-/// squares [batch, 2]: Σu² and Σw² over the elements held, with row_totals over whole columns;
-/// row_factor [batch, rows] master is gradient_scale / sqrt(row_moment / its mean).
+/// squares [batch, 2]: Σu² and Σw² over the elements held, with row_totals over whole columns; Σw²
+/// is weight_squares [batch] f64 where defined, and 0 without multiply_by_rms. row_factor [batch,
+/// rows] master is gradient_scale / sqrt(row_moment / its mean).
 SW_KERNEL(adafactor_squares, Tensor& squares, Tensor& row_factor, const Tensor& weight,
           const Tensor& gradient, const Tensor& row_moment, const Tensor& row_totals,
-          const Tensor& column_factor, const AdafactorPart& part, const AdafactorParams& params)
-/// The update by u = g · row_factor · column_factor times step_sizes [batch].
-SW_KERNEL(adafactor_update, Tensor& weight, Tensor& value, const Tensor& gradient,
-          const Tensor& row_factor, const Tensor& column_factor, const Tensor& step_sizes,
-          const AdafactorPart& part)
+          const Tensor& column_factor, const Tensor& weight_squares, const AdafactorPart& part,
+          const AdafactorParams& params)
+/// The update by u = g · row_factor · column_factor times step_sizes [batch]; weight_squares
+/// [batch] f64 (may be undefined) receives Σw² of the updated weight.
+SW_KERNEL(adafactor_update, Tensor& weight, Tensor& value, Tensor& weight_squares,
+          const Tensor& gradient, const Tensor& row_factor, const Tensor& column_factor,
+          const Tensor& step_sizes, const AdafactorPart& part)
 
 /// The same without factors, on [batch, count]: new moment, and squares.
 SW_KERNEL(adafactor_unfactored_squares, Tensor& squares, Tensor& moment, const Tensor& weight,

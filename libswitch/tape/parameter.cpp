@@ -52,6 +52,7 @@ Parameter::Parameter(ParameterSpec spec, DType compute, Device device, const Mes
 }
 
 void Parameter::refresh(const Stream& stream) {
+  ++refreshes_;
   if (working_.defined()) kernels::cast(stream, working_, master_);
 }
 

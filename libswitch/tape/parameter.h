@@ -49,8 +49,11 @@ class Parameter {
   const Tensor& master() const { return master_; }
   /// Copy in compute precision when that differs from the master, else undefined.
   Tensor& working_copy() { return working_; }
-  /// Refreshes the working copy after the master was loaded or initialised.
+  /// Refreshes the working copy after the master was loaded, initialised or changed in any way but
+  /// by the optimizer, which writes both.
   void refresh(const Stream& stream);
+  /// Counts calls of refresh: what an optimizer knows of the master holds as long as it stays.
+  int64_t refreshes() const { return refreshes_; }
   /// Draws the initial master weight, the same on every mesh, and refreshes.
   void initialize(const Stream& stream, uint64_t seed);
 
@@ -67,6 +70,7 @@ class Parameter {
   Rectangle rectangle_;
   Tensor master_, working_;
   GradientSlotPtr slot_;
+  int64_t refreshes_ = 0;
 };
 
 }  // namespace sw

@@ -22,6 +22,9 @@ struct AdafactorTensors {
   Tensor weight, value, gradient;
   Tensor row_moment, column_moment;  // factored
   Tensor moment;                     // not factored
+  /// Σw² by entry, kept from one step to the next (undefined: not kept), and whether it holds.
+  Tensor weight_squares;
+  bool squares_known = false;
 };
 
 /// Along which dimension of its view a parameter is cut over an axis of the mesh.

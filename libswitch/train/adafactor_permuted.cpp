@@ -161,7 +161,8 @@ void adafactor_permuted(AdafactorWork& work, Parameter& parameter, const Mesh& m
   const Permutation permutation(weight.shape(), work.view);
   work.tensors.weight = permutation.permuted(weight);
   work.tensors.gradient = permutation.permuted(work.tensors.gradient);
-  work.tensors.value = Tensor();
+  work.tensors.value = work.tensors.weight_squares = Tensor();
+  work.tensors.squares_known = false;
   if (work.over_expert == AdafactorCut::rows) {
     step_of_matrices(work, mesh, params);
   } else {

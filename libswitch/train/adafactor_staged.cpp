@@ -62,10 +62,11 @@ class Staged {
     const Tensor gradient = entries(tensors_.gradient, first, end);
     if (work_.view.factored) {
       Tensor factor = row_factor_.slice(first, end);
-      kernels::adafactor_squares(stream_, out, factor, weight, gradient,
-                                 entries(tensors_.row_moment, first, end),
-                                 row_totals.slice(first, end), column_factor_.slice(first, end),
-                                 part(first, end), params_);
+      kernels::adafactor_squares(
+          stream_, out, factor, weight, gradient, entries(tensors_.row_moment, first, end),
+          row_totals.slice(first, end), column_factor_.slice(first, end),
+          tensors_.squares_known ? tensors_.weight_squares.slice(first, end) : Tensor(),
+          part(first, end), params_);
     } else {
       Tensor moment = entries(tensors_.moment, first, end);
       kernels::adafactor_unfactored_squares(stream_, out, moment, weight, gradient, end - first,
@@ -89,8 +90,8 @@ class Staged {
     const int64_t count = work_.view.rows * work_.view.columns;
     kernels::adafactor_step_sizes(stream_, sizes, all_squares, count, work_.view.one_rms, params_);
     if (work_.view.factored) {
-      kernels::adafactor_update(stream_, tensors_.weight, tensors_.value, tensors_.gradient,
-                                row_factor_, column_factor_, sizes, part_);
+      kernels::adafactor_update(stream_, tensors_.weight, tensors_.value, tensors_.weight_squares,
+                                tensors_.gradient, row_factor_, column_factor_, sizes, part_);
     } else {
       kernels::adafactor_unfactored_update(stream_, tensors_.weight, tensors_.value,
                                            tensors_.gradient, tensors_.moment, sizes, part_.batch,
@@ -150,8 +151,9 @@ void adafactor_fused(AdafactorWork& work, const AdafactorParams& params) {
   // Fewer experts than the whole has, each with an rms of its own.
   const int64_t batch = whole == 0 ? 0 : work.view.batch * t.weight.elements() / whole;
   kernels::adafactor_step(Stream{t.weight.device()}, t.weight, t.value, t.row_moment,
-                          t.column_moment, t.moment, t.gradient, batch, work.view.rows,
-                          work.view.columns, work.view.one_rms, params, nullptr);
+                          t.column_moment, t.moment, t.weight_squares, t.squares_known, t.gradient,
+                          batch, work.view.rows, work.view.columns, work.view.one_rms, params,
+                          nullptr);
 }
 
 void adafactor_staged(std::vector<AdafactorWork>& works, const Mesh& mesh,

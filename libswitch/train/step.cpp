@@ -45,6 +45,17 @@ double parameter_bytes(const Model& model) {
   return sum;
 }
 
+// What an update must move: the gradient is read twice, as its means come before the update; the
+// weight is read and written, its working copy is written.
+double update_bytes(const Model& model) {
+  double sum = 4 * parameter_bytes(model);
+  for (const auto& parameter : model.parameters()) {
+    const Tensor& copy = parameter->working_copy();
+    if (copy.defined()) sum += static_cast<double>(copy.bytes());
+  }
+  return sum;
+}
+
 using Observations = SumTree<StepResult, decltype(&add_observations)>;
 
 StepResult not_finite(std::string fault) {
@@ -217,8 +228,7 @@ StepResult training_step(Model& model, Optimizer& optimizer, const TokenRows& ro
   StepResult result = compute_gradients(model, rows, step, config, forward, poll);
   if (result.fault.empty() && judge) judge(result);
   if (result.fault.empty()) {
-    // Gradient and weight are read twice and the weight is written: means come before the update.
-    const ProfileRegion region("optimizer", 0, 5 * parameter_bytes(model));
+    const ProfileRegion region("optimizer", 0, update_bytes(model));
     optimizer.apply(learning_rate, step, result.gradient_scale);
   }
   return result;

@@ -32,12 +32,15 @@ void adafactor(benchmark::State& state) {
   } else {
     moment = Tensor::zeros(shape, DType::f32);
   }
+  Tensor squares = factored ? Tensor::zeros({batch}, DType::f64) : Tensor();
+  bool known = false;  // from the second step on, as in training
   AdafactorParams params;
   params.beta2 = 0.9;
   params.learning_rate = 1e-4;
   for (auto _ : state) {
-    adafactor_step(kStream, weight, value, row, column, moment, gradient, batch, rows, columns,
-                   state.range(4) != 0, params, nullptr);
+    adafactor_step(kStream, weight, value, row, column, moment, squares, known, gradient, batch,
+                   rows, columns, state.range(4) != 0, params, nullptr);
+    known = factored;
   }
   state.SetItemsProcessed(state.iterations() * shape.elements());
 }

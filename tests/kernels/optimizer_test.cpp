@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
 #include "tests/support/kernel_case.h"
@@ -32,6 +33,8 @@ struct Case {
 
 struct State {
   Tensor weight, value, row, column, moment, gradient;
+  Tensor squares;  // Σw² of every matrix, once a step has been taken with it
+  bool squares_known = false;
   double update_rms = -1;
   explicit State(const Case& c, DType value_dtype = DType::bf16) {
     weight = random_tensor(c.shape(), c.dtype, 1, 0.05);
@@ -45,8 +48,8 @@ struct State {
     }
   }
   void step(const Case& c) {
-    adafactor_step(kStream, weight, value, row, column, moment, gradient, c.batch, c.rows,
-                   c.columns, c.one_rms, c.params, &update_rms);
+    adafactor_step(kStream, weight, value, row, column, moment, squares, squares_known, gradient,
+                   c.batch, c.rows, c.columns, c.one_rms, c.params, &update_rms);
   }
 };
 
@@ -181,6 +184,38 @@ TEST(Adafactor, BatchedEqualsEntryByEntry) {
     test::expect_same_bits(s.weight, all.weight[b], "weight");
     test::expect_same_bits(s.row, all.row[b], "row_moment");
     test::expect_same_bits(s.column, all.column[b], "column_moment");
+  }
+}
+
+TEST(Adafactor, SumsKeptFromTheLastStepChangeNoBits) {
+  AdafactorParams params;
+  params.beta2 = 0.9;
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    // By all threads and one to a thread; columns with and without a tail of 32, and past caches.
+    for (const auto& [batch, rows, columns] :
+         std::vector<std::array<int64_t, 3>>{{1, 130, 61}, {16, 70, 96}, {2, 64, 2048}}) {
+      for (const bool one_rms : {false, true}) {
+        const Case c{batch, rows, columns, dtype, true, one_rms, params};
+        SCOPED_TRACE(c.str());
+        State summed(c), kept(c);
+        kept.squares = nan_tensor({batch}, DType::f64);
+        for (int step = 0; step < 3; ++step) {
+          summed.step(c);
+          kept.step(c);
+          kept.squares_known = true;
+          test::expect_same_bits(kept.weight, summed.weight, "weight");
+          test::expect_same_bits(kept.value, summed.value, "value");
+        }
+        // It was looked at.
+        for (int64_t i = 0; i < batch; ++i) kept.squares.data<double>()[i] *= 4;
+        const Tensor before = kept.weight.clone();
+        kept.step(c);
+        summed.step(c);
+        const double twice = kept.weight.to_vector()[5] - before.to_vector()[5];
+        const double once = summed.weight.to_vector()[5] - before.to_vector()[5];
+        EXPECT_NEAR(twice / once, 2, 0.02);
+      }
+    }
   }
 }
 

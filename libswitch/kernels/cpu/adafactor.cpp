@@ -1,18 +1,19 @@
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "libswitch/base/parallel.h"
+#include "libswitch/kernels/cpu/adafactor_rows.h"
 #include "libswitch/kernels/cpu/elements.h"
-#include "libswitch/kernels/cpu/vectors.h"
 #include "libswitch/kernels/optimizer.h"
 
 namespace sw::kernels::cpu {
 namespace {
 
 constexpr int64_t kRowBlock = 64;                     // rows of one task
-constexpr int kTileRows = 4;                          // rows summed side by side
 constexpr int64_t kColumnBlock = 512;                 // columns of one task of the moments
 constexpr int64_t kGroupElements = int64_t{1} << 20;  // matrices worked on together stay in cache
+constexpr int64_t kPastCaches = int64_t{1} << 17;     // elements of a copy not worth their place
 
 int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
 
@@ -38,41 +39,6 @@ struct RowBlock {
   }
 };
 
-// `Rows` rows from g on, whose sums of squares by row and by column stay in registers.
-template <int Rows, class A>
-void sum_tile(const A* g, int64_t columns, double* row_sums, A* column) {
-  using Tag = hn::CappedTag<A, 32 / sizeof(A)>;
-  constexpr Tag tag;
-  constexpr int kLanes = static_cast<int>(hn::MaxLanes(Tag()));
-  hn::Vec<Tag> row[Rows][2];
-  for (auto& lanes : row) lanes[0] = lanes[1] = hn::Zero(tag);
-  int64_t j = 0;
-  for (; j + 2 * kLanes <= columns; j += 2 * kLanes) {
-    hn::Vec<Tag> low = hn::LoadU(tag, column + j);
-    hn::Vec<Tag> high = hn::LoadU(tag, column + j + kLanes);
-#pragma GCC unroll 4
-    for (int r = 0; r < Rows; ++r) {
-      const hn::Vec<Tag> x = hn::LoadU(tag, g + r * columns + j);
-      const hn::Vec<Tag> y = hn::LoadU(tag, g + r * columns + j + kLanes);
-      row[r][0] = hn::MulAdd(x, x, row[r][0]);
-      row[r][1] = hn::MulAdd(y, y, row[r][1]);
-      low = hn::MulAdd(x, x, low);
-      high = hn::MulAdd(y, y, high);
-    }
-    hn::StoreU(low, tag, column + j);
-    hn::StoreU(high, tag, column + j + kLanes);
-  }
-  for (int r = 0; r < Rows; ++r) {
-    A sum = hn::GetLane(hn::SumOfLanes(tag, hn::Add(row[r][0], row[r][1])));
-    for (int64_t k = j; k < columns; ++k) {
-      const A square = g[r * columns + k] * g[r * columns + k];
-      sum += square;
-      column[k] += square;
-    }
-    row_sums[r] = static_cast<double>(sum);
-  }
-}
-
 template <class A>
 void sum_squares(double* row_sums, double* column_sums, const A* gradient,
                  const AdafactorPart& part) {
@@ -88,13 +54,8 @@ void sum_squares(double* row_sums, double* column_sums, const A* gradient,
     const RowBlock block(task, part);
     const int64_t first = block.entry * part.rows + block.begin;
     const A* g = gradient + first * columns;
-    double* row = row_sums + first;
     std::vector<A> column(static_cast<size_t>(columns), A{0});
-    int64_t i = block.begin;
-    for (; i + kTileRows <= block.end; i += kTileRows, g += kTileRows * columns, row += kTileRows) {
-      sum_tile<kTileRows>(g, columns, row, column.data());
-    }
-    for (; i < block.end; ++i, g += columns, ++row) sum_tile<1>(g, columns, row, column.data());
+    sum_rows(g, block.end - block.begin, columns, row_sums + first, column.data());
     double* to = block_sums + task * columns;
     const A* c = column.data();
 #pragma omp simd
@@ -156,66 +117,80 @@ Squares sum_of(const Tensor& squares) {
 // Tensors of a step of matrices [first, end) of a batch.
 struct Group {
   AdafactorPart part;
-  Tensor weight, value, gradient, row_moment, column_moment, row_factor, column_factor, squares,
-      step_sizes;
+  Tensor weight, value, gradient, row_moment, column_moment, weight_squares;
+  Tensor row_sums, column_sums, row_totals, row_factor, column_factor, squares, step_sizes;
 };
 
-// Three readings of the gradient: its moments, the size of the update, the update. Matrices are
-// taken in groups and every reading starts where the one before ended, so that it finds in cache
-// what fits there.
+// Three readings of the gradient: its moments, the size of the update, the update. Every reading
+// starts where the one before ended, so that it finds in cache what fits there. Small matrices are
+// taken one to a thread, larger ones in groups by all threads.
 void factored_step(Tensor& weight, Tensor& value, Tensor& row_moment, Tensor& column_moment,
-                   const Tensor& gradient, int64_t batch, int64_t rows, int64_t columns,
-                   bool one_rms, const AdafactorParams& params, double* update_rms) {
+                   Tensor& weight_squares, bool squares_known, const Tensor& gradient,
+                   int64_t batch, int64_t rows, int64_t columns, bool one_rms,
+                   const AdafactorParams& params, double* update_rms) {
   const Stream stream;
   const int64_t count = rows * columns;
-  const int64_t group = std::clamp<int64_t>(kGroupElements / count, 1, batch);
-  Tensor row_sums = Tensor::empty({group, rows}, DType::f64);
-  Tensor column_sums = Tensor::empty({group, columns}, DType::f64);
-  Tensor row_totals = Tensor::empty({group}, DType::f64);
+  Tensor row_sums = Tensor::empty({batch, rows}, DType::f64);
+  Tensor column_sums = Tensor::empty({batch, columns}, DType::f64);
+  Tensor row_totals = Tensor::empty({batch}, DType::f64);
   Tensor row_factor = Tensor::empty({batch, rows}, weight.dtype());
   Tensor column_factor = Tensor::empty({batch, columns}, weight.dtype());
   Tensor squares = Tensor::empty({batch, 2}, DType::f64);
   Tensor step_sizes = Tensor::empty({batch}, DType::f64);
-  const auto matrices = [&](const Tensor& x, int64_t first, int64_t end) {
-    return x ? x.view({batch, x.elements() / batch}).slice(first, end) : x;
-  };
-  const auto group_from = [&](int64_t first) {
-    const int64_t end = std::min(batch, first + group);
+  const auto group_of = [&](int64_t first, int64_t end) {
+    const auto matrices = [&](const Tensor& x) {
+      return x ? x.view({batch, x.elements() / batch}).slice(first, end) : x;
+    };
     return Group{{end - first, rows, columns, rows, columns},
-                 matrices(weight, first, end),
-                 matrices(value, first, end),
-                 matrices(gradient, first, end),
-                 matrices(row_moment, first, end),
-                 matrices(column_moment, first, end),
+                 matrices(weight),
+                 matrices(value),
+                 matrices(gradient),
+                 matrices(row_moment),
+                 matrices(column_moment),
+                 matrices(weight_squares),
+                 row_sums.slice(first, end),
+                 column_sums.slice(first, end),
+                 row_totals.slice(first, end),
                  row_factor.slice(first, end),
                  column_factor.slice(first, end),
                  squares.slice(first, end),
                  step_sizes.slice(first, end)};
   };
   const auto update = [&](Group& g) {
-    adafactor_update(stream, g.weight, g.value, g.gradient, g.row_factor, g.column_factor,
-                     g.step_sizes, g.part);
+    adafactor_update(stream, g.weight, g.value, g.weight_squares, g.gradient, g.row_factor,
+                     g.column_factor, g.step_sizes, g.part);
   };
-  for (int64_t first = 0; first < batch; first += group) {
-    Group g = group_from(first);
-    const int64_t n = g.part.batch;
-    Tensor of_rows = row_sums.slice(0, n), of_columns = column_sums.slice(0, n);
-    Tensor totals = row_totals.slice(0, n);
-    adafactor_sums(stream, of_rows, of_columns, g.gradient, g.part);
-    adafactor_moments(stream, g.row_moment, g.column_moment, totals, g.column_factor, of_rows,
-                      of_columns, g.part, params);
-    adafactor_squares(stream, g.squares, g.row_factor, g.weight, g.gradient, g.row_moment, totals,
-                      g.column_factor, g.part, params);
-    if (one_rms) continue;
+  const auto begin_step = [&](int64_t first, int64_t end) {
+    Group g = group_of(first, end);
+    adafactor_sums(stream, g.row_sums, g.column_sums, g.gradient, g.part);
+    adafactor_moments(stream, g.row_moment, g.column_moment, g.row_totals, g.column_factor,
+                      g.row_sums, g.column_sums, g.part, params);
+    adafactor_squares(stream, g.squares, g.row_factor, g.weight, g.gradient, g.row_moment,
+                      g.row_totals, g.column_factor, squares_known ? g.weight_squares : Tensor(),
+                      g.part, params);
+    if (one_rms) return;
     adafactor_step_sizes(stream, g.step_sizes, g.squares, count, false, params);
     update(g);
-  }
+  };
+  const bool one_to_a_thread = count <= kGroupElements && batch >= 2 * num_threads();
+  const int64_t group = one_to_a_thread ? 1 : std::clamp<int64_t>(kGroupElements / count, 1, batch);
+  const int64_t groups = blocks_of(batch, group);
+  // Calls fn(first, end) for all groups: inside a task of this loop, kernels run in one thread.
+  const auto each_group = [&](bool backwards, const auto& fn) {
+    const auto one = [&](int64_t i) {
+      const int64_t first = (backwards ? groups - 1 - i : i) * group;
+      fn(first, std::min(batch, first + group));
+    };
+    if (one_to_a_thread) return parallel_for(groups, 1, [&](int64_t i, int64_t) { one(i); });
+    for (int64_t i = 0; i < groups; ++i) one(i);
+  };
+  each_group(false, begin_step);
   if (one_rms) {
     adafactor_step_sizes(stream, step_sizes, squares, count, true, params);
-    for (int64_t first = (batch - 1) / group * group; first >= 0; first -= group) {
-      Group g = group_from(first);
+    each_group(true, [&](int64_t first, int64_t end) {
+      Group g = group_of(first, end);
       update(g);
-    }
+    });
   }
   if (update_rms != nullptr) {
     *update_rms = std::sqrt(sum_of(squares).update / static_cast<double>(batch * count));
@@ -289,11 +264,13 @@ void adafactor_moments(const Stream&, Tensor& row_moment, Tensor& column_moment,
 
 void adafactor_squares(const Stream&, Tensor& squares, Tensor& row_factor, const Tensor& weight,
                        const Tensor& gradient, const Tensor& row_moment, const Tensor& row_totals,
-                       const Tensor& column_factor, const AdafactorPart& part,
-                       const AdafactorParams& params) {
+                       const Tensor& column_factor, const Tensor& weight_squares,
+                       const AdafactorPart& part, const AdafactorParams& params) {
   const DType dtype = weight.dtype();
   const int64_t columns = part.columns;
   check_size("squares", squares, 2 * part.batch, DType::f64);
+  if (weight_squares) check_size("weight_squares", weight_squares, part.batch, DType::f64);
+  const bool of_weight = params.multiply_by_rms && !weight_squares;
   check_size("row_factor", row_factor, part.batch * part.rows, dtype);
   check_size("weight", weight, part.batch * part.rows * columns, dtype);
   check_size("gradient", gradient, part.batch * part.rows * columns, dtype);
@@ -310,17 +287,14 @@ void adafactor_squares(const Stream&, Tensor& squares, Tensor& row_factor, const
       for (int64_t i = block.begin; i < block.end; ++i) {
         const int64_t row = block.entry * part.rows + i;
         const A* g = gradient.data<A>() + row * columns;
-        const A* w = weight.data<A>() + row * columns;
+        const A* w = of_weight ? weight.data<A>() + row * columns : nullptr;
         const auto moment = static_cast<double>(row_moment.data<A>()[row]);
         A& rounded = row_factor.data<A>()[row];
         rounded = static_cast<A>(params.gradient_scale / std::sqrt(moment / mean));
         const auto factor = static_cast<double>(rounded);
-        sum.update += factor * factor * static_cast<double>(lane_sum<A>(columns, [=](int64_t j) {
-                        const A u = g[j] * column[j];
-                        return u * u;
-                      }));
-        sum.weight +=
-            static_cast<double>(lane_sum<A>(columns, [w](int64_t j) { return w[j] * w[j]; }));
+        const RowSquares<A> of_row = row_squares(g, column, w, columns);
+        sum.update += factor * factor * static_cast<double>(of_row.update);
+        sum.weight += static_cast<double>(of_row.weight);
       }
       by_block[static_cast<size_t>(task)] = sum;
     });
@@ -331,12 +305,12 @@ void adafactor_squares(const Stream&, Tensor& squares, Tensor& row_factor, const
     Squares sum;
     for (int64_t k = 0; k < blocks; ++k) sum += by_block[static_cast<size_t>(entry * blocks + k)];
     out[2 * entry] = sum.update;
-    out[2 * entry + 1] = sum.weight;
+    out[2 * entry + 1] = weight_squares ? weight_squares.data<double>()[entry] : sum.weight;
   }
 }
 
-void adafactor_update(const Stream&, Tensor& weight, Tensor& value, const Tensor& gradient,
-                      const Tensor& row_factor, const Tensor& column_factor,
+void adafactor_update(const Stream&, Tensor& weight, Tensor& value, Tensor& weight_squares,
+                      const Tensor& gradient, const Tensor& row_factor, const Tensor& column_factor,
                       const Tensor& step_sizes, const AdafactorPart& part) {
   const DType dtype = weight.dtype();
   const int64_t columns = part.columns;
@@ -344,28 +318,35 @@ void adafactor_update(const Stream&, Tensor& weight, Tensor& value, const Tensor
   check_size("gradient", gradient, weight.elements(), dtype);
   check_size("step_sizes", step_sizes, part.batch, DType::f64);
   if (value) check_size("value", value, weight.elements(), value.dtype());
+  if (weight_squares) check_size("weight_squares", weight_squares, part.batch, DType::f64);
+  const int64_t tasks = RowBlock::count(part);
+  std::vector<double> by_block(static_cast<size_t>(tasks));
+  const bool past_caches = weight.elements() >= kPastCaches && columns % 32 == 0;
   with_master("adafactor_update", dtype, [&]<class A>(std::type_identity<A>) {
     with_value("adafactor_update", value, [&](auto* copy) {
-      parallel_for(RowBlock::count(part), 1, [&](int64_t task, int64_t) {
+      parallel_for(tasks, 1, [&](int64_t task, int64_t) {
         const RowBlock block(task, part);
         const A* column = column_factor.data<A>() + block.entry * columns;
         const double size = step_sizes.data<double>()[block.entry];
+        double squares = 0;
         for (int64_t i = block.begin; i < block.end; ++i) {
-          const int64_t row = block.entry * part.rows + i;
-          const A* g = gradient.data<A>() + row * columns;
-          A* w = weight.data<A>() + row * columns;
-          auto* out = value_at(copy, row * columns);
+          const int64_t row = block.entry * part.rows + i, at = row * columns;
           const A step = static_cast<A>(size * static_cast<double>(row_factor.data<A>()[row]));
-#pragma omp simd
-          for (int64_t j = 0; j < columns; ++j) {
-            const A updated = w[j] - step * (g[j] * column[j]);
-            w[j] = updated;
-            store_value(out, j, updated);
-          }
+          squares += static_cast<double>(update_row(weight.data<A>() + at, value_at(copy, at),
+                                                    gradient.data<A>() + at, column, step, columns,
+                                                    past_caches));
         }
+        if (past_caches) streamed_rows_done();
+        by_block[static_cast<size_t>(task)] = squares;
       });
     });
   });
+  if (!weight_squares) return;
+  const int64_t blocks = blocks_of(part.rows, kRowBlock);
+  for (int64_t entry = 0; entry < part.batch; ++entry) {
+    weight_squares.data<double>()[entry] = std::accumulate(
+        by_block.begin() + entry * blocks, by_block.begin() + (entry + 1) * blocks, double{0});
+  }
 }
 
 void adafactor_step_sizes(const Stream&, Tensor& step_sizes, const Tensor& squares, int64_t count,
@@ -384,8 +365,9 @@ void adafactor_step_sizes(const Stream&, Tensor& step_sizes, const Tensor& squar
 }
 
 void adafactor_step(const Stream&, Tensor& weight, Tensor& value, Tensor& row_moment,
-                    Tensor& column_moment, Tensor& moment, const Tensor& gradient, int64_t batch,
-                    int64_t rows, int64_t columns, bool one_rms, const AdafactorParams& params,
+                    Tensor& column_moment, Tensor& moment, Tensor& weight_squares,
+                    bool squares_known, const Tensor& gradient, int64_t batch, int64_t rows,
+                    int64_t columns, bool one_rms, const AdafactorParams& params,
                     double* update_rms) {
   const int64_t elements = batch * rows * columns;
   const DType dtype = weight.dtype();
@@ -401,8 +383,8 @@ void adafactor_step(const Stream&, Tensor& weight, Tensor& value, Tensor& row_mo
   if (elements == 0) {
     if (update_rms != nullptr) *update_rms = 0;
   } else if (row_moment) {
-    factored_step(weight, value, row_moment, column_moment, gradient, batch, rows, columns, one_rms,
-                  params, update_rms);
+    factored_step(weight, value, row_moment, column_moment, weight_squares, squares_known, gradient,
+                  batch, rows, columns, one_rms, params, update_rms);
   } else {
     unfactored_step(weight, value, moment, gradient, batch, rows * columns, one_rms, params,
                     update_rms);
