@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "libswitch/base/parallel.h"
 #include "libswitch/base/sum_tree.h"
 #include "libswitch/kernels/elementwise.h"
 #include "libswitch/train/gather_parts.h"
@@ -10,7 +11,8 @@ namespace sw {
 
 namespace {
 
-// Sums of squares of the part of a gradient held here: one, or one by expert.
+// Sums of squares of the part of a gradient held here: one, or one by expert. Many experts are one
+// task each, which their sums do not show.
 Tensor sums_of_squares(const Parameter& parameter) {
   const bool by_expert = parameter.spec().expert();
   const int64_t sums = by_expert ? parameter.master().size(0) : 1;
@@ -18,8 +20,13 @@ Tensor sums_of_squares(const Parameter& parameter) {
   if (!parameter.gradient().is_set()) return out;
   const Tensor& gradient = parameter.gradient().gradient();
   const Stream stream{gradient.device()};
-  for (int64_t i = 0; i < sums; ++i) {
+  const auto sum = [&](int64_t i) {
     kernels::sum_of_squares(stream, out.data<double>() + i, by_expert ? gradient[i] : gradient);
+  };
+  if (sums >= 2 * num_threads()) {
+    parallel_for(sums, 1, [&](int64_t i, int64_t) { sum(i); });
+  } else {
+    for (int64_t i = 0; i < sums; ++i) sum(i);
   }
   return out;
 }
