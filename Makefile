@@ -4,7 +4,7 @@
 #   make setup [DRY=1]        install what is missing (Debian packages); DRY=1 only prints it
 #   make demo [CORPUS=file]   from text to a trained, evaluated, inspected model
 #   make test                 all that CI runs: every test that needs no GPU, almost all under ASan and UBSan, what threads
-#                             share under TSan, then 45 s of each fuzz target
+#                             share under TSan, then 60 s of each fuzz target
 #   make test PRESET=x        one preset alone: release, asan, tsan, fuzz, debug
 #   make test LABEL=x         tests of one label alone (see ctest --print-labels)
 #   make bench                benchmarks of this machine, JSON under build/release/bench
