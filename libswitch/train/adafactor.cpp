@@ -58,7 +58,7 @@ class Adafactor final : public Optimizer {
       t.gradient = gradient_or_zeros(parameter);
       (work.view.factored ? t.row_moment : t.moment) = state(p, 0);
       if (work.view.factored) t.column_moment = state(p, 1);
-      t.squares_known = known_[p] == parameter.refreshes();
+      t.squares_known = t.weight_squares.defined() && known_[p] == parameter.refreshes();
       known_[p] = parameter.refreshes();
       if (work.view.permuted()) {
         adafactor_permuted(work, parameter, model().mesh(), params);
