@@ -33,6 +33,7 @@ class DistillationJob final : public TrainingJob {
   }
   void take_in(const std::filesystem::path& folder) override { spool_stdin(options_.data, folder); }
   void check_plannable() const override { check_stdin_spooled(options_.data, options_.run.run); }
+  void yield_to_run(const CheckpointReader& before) override;
   PreparedRun prepare(int64_t ranks, const CheckpointReader* before) override;
   std::string tokenizer() override;
   std::unique_ptr<Objective> make_objective(const Mesh& mesh) override;
@@ -90,6 +91,13 @@ void DistillationJob::choose_sparsity() {
   }
 }
 
+// The student of the run has as many experts as it had at the start, whatever its preset has.
+void DistillationJob::yield_to_run(const CheckpointReader& before) {
+  Option& experts = *registry_.find("experts");
+  if (experts.origin().source != Source::preset) return;
+  experts.assign({model_config(before).experts}, Source::preset, before.path().string());
+}
+
 void DistillationJob::open_teacher() {
   SW_CHECK(!options_.teacher.empty(), usage,
            "--teacher is missing; give a checkpoint or a run folder");
@@ -111,6 +119,11 @@ void DistillationJob::inherit() {
   const auto name_of_preset = [](const std::string& key) { return key == "preset"; };
   if (!options_.student.empty()) {
     student_.emplace(open_checkpoint(options_.student.string()));
+    const std::string mine = vocabulary_of(*student_), theirs = vocabulary_of(*teacher_);
+    SW_CHECK(mine == theirs || mine.empty() || theirs.empty(), corrupt,
+             "--student {}: has another vocabulary ({}...) than the teacher ({}...), so that ids "
+             "mean other pieces; give a student of the teacher's vocabulary",
+             student_->path().string(), mine.substr(0, 16), theirs.substr(0, 16));
     inherit_model_options(registry_, *student_, Inherit::same_model, name_of_preset);
     return;
   }
@@ -146,11 +159,18 @@ void DistillationJob::check_digest(const CheckpointReader& before) const {
 void DistillationJob::open_shards(PreparedRun& out) {
   SW_CHECK(!options_.data.data.empty(), usage,
            "--data is missing; give token shards of the teacher's vocabulary, or --task");
-  SW_CHECK(options_.task.eval_tasks.empty(), usage, "--eval-task goes with --task");
+  SW_CHECK(options_.task.eval_tasks.empty(), usage,
+           "--eval-task goes with --task; give --eval-data with --data");
   int64_t& input_length = options_.data.input_length;
   if (input_length == 0) input_length = DataOptions().input_length;
   shards_ = open_training_shards(options_.data, options_.learning.seed, options_.run.run,
                                  vocabulary_of(*teacher_), "the teacher");
+  const int64_t ids = shards_.dataset->vocabulary().vocab_size;
+  SW_CHECK(ids <= teacher_config_.vocab_size, corrupt,
+           "{}: has {} ids, but the embedding table of {} {} rows; give data of the teacher's "
+           "vocabulary",
+           shards_.first_shard.string(), ids, teacher_->path().string(),
+           teacher_config_.vocab_size);
   out.input_length = shards_.dataset->input_length();
   out.target_length = shards_.dataset->target_length();
   out.train_examples = shards_.windows();
@@ -159,8 +179,10 @@ void DistillationJob::open_shards(PreparedRun& out) {
 }
 
 void DistillationJob::open_tasks(PreparedRun& out) {
-  SW_CHECK(options_.data.data.empty() && options_.data.eval_data.empty(), usage,
+  SW_CHECK(options_.data.data.empty(), usage,
            "--data and --task are both given; a student learns from one of them");
+  SW_CHECK(options_.data.eval_data.empty(), usage,
+           "--eval-data goes with --data; give --eval-task with --task");
   tokenizer_.emplace(load_tokenizer(*teacher_, options_.data.vocab.string()));
   options_.task.input_length = options_.data.input_length;
   options_.task.target_length = options_.data.target_length;
@@ -255,8 +277,9 @@ void DistillationJob::check_logits(const PreparedRun& prepared) {
   const TeacherLogitsShape& there = logits_->shape();
   const std::string file = options_.teacher_logits.string();
   SW_CHECK(there.teacher_digest == shape.teacher_digest, usage,
-           "{}: was made by another teacher (digest {}, --teacher has {})", file,
-           there.teacher_digest, shape.teacher_digest);
+           "{}: was made by another teacher (digest {}, --teacher has {}); give that teacher, or "
+           "make the file again with --write-teacher-logits",
+           file, there.teacher_digest, shape.teacher_digest);
   SW_CHECK(there.target_length == shape.target_length && there.vocab_size == shape.vocab_size,
            usage, "{}: was made for {} target positions, this run has {}; give the same lengths",
            file, there.target_length, shape.target_length);

@@ -61,7 +61,7 @@ void Trainer::resume(const CheckpointReader& reader) {
   const DataPosition expected = position(meta.step);
   SW_CHECK(meta.train.data.manifest_sha256 == expected.manifest_sha256, usage,
            "{}: the run was started with other data (manifest {}, now {}): its order could not go "
-           "on; give the same --data, weights and lengths, or start another run",
+           "on; give the same data or tasks, weights and lengths, or start another run with --run",
            reader.path().string(), meta.train.data.manifest_sha256, expected.manifest_sha256);
   SW_CHECK(meta.train.data == expected, usage,
            "{}: the run stands at sample {} of its data (seed {}), expected {} (seed {}) after {} "

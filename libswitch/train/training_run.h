@@ -58,6 +58,9 @@ class TrainingJob {
   /// Declares the tool's options in another registry, bound to fields that live as long as what it
   /// returns.
   virtual std::shared_ptr<void> declare(OptionRegistry& registry) const = 0;
+  /// Before the options of the run's own checkpoint are adopted: what a preset says, but the run
+  /// has decided otherwise at its start, is as in the run.
+  virtual void yield_to_run(const CheckpointReader&) {}
   /// Takes streams into the run folder; rank 0 alone.
   virtual void take_in(const std::filesystem::path&) {}
   /// Throws usage where a look without a run cannot know enough.

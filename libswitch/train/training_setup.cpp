@@ -38,6 +38,7 @@ void check_tool(const std::string& tool, const CheckpointReader& reader) {
 
 void adopt(TrainingJob& job, RunContext& context, const CheckpointReader& reader) {
   check_tool(context.tool, reader);
+  job.yield_to_run(reader);
   std::shared_ptr<void> then;
   adopt_options(
       context.registry, reader, [&](OptionRegistry& registry) { then = job.declare(registry); },

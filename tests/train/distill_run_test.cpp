@@ -134,6 +134,24 @@ TEST_F(DistillRun, ItsConfigRepeatsItWithAStudentOfAPreset) {
   EXPECT_EQ(newest("b").meta().preset, newest("student").meta().preset);
 }
 
+TEST_F(DistillRun, GoesOnWithTheExpertsOfTheRunAndNotOfItsPreset) {
+  for (const auto& [run, more] : {std::pair<std::string, std::vector<std::string>>{"dense", {}},
+                                  {"sparse", {"--keep-experts", "2"}}}) {
+    const auto command = with({"--preset", path("small.toml")}, more);
+    distill_with(run, with({"--steps", "3"}, command));
+    plan_with(run, command);
+    EXPECT_EQ(distill_with(run, command), TrainOutcome::finished);
+    distill_with(run + "-whole", command);
+    EXPECT_EQ(newest(run).digest(), newest(run + "-whole").digest());
+  }
+  EXPECT_THAT(
+      message_of(ErrorKind::usage,
+                 [&] {
+                   distill_with("dense", {"--preset", path("small.toml"), "--experts", "4"});
+                 }),
+      HasSubstr("was trained with 0"));
+}
+
 TEST_F(DistillRun, GoesOnWithoutRepeatingWhereItsWeightsCameFrom) {
   pretrain_with("student", {"--experts", "0"});
   for (const auto& [run, option, value] :
