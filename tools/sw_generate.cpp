@@ -215,9 +215,16 @@ class Session {
   // Rank 0's lines to everybody.
   void share(std::vector<std::string>& lines) {
     if (group_.size() == 1) return;
-    const std::string text = group_.broadcast_bytes(
-        nlohmann::json(lines).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 0);
-    if (group_.rank() != 0) lines = nlohmann::json::parse(text).get<std::vector<std::string>>();
+    // To the byte: all ranks have to refuse the same lines.
+    std::string text;
+    for (const std::string& line : lines) text += line + '\n';
+    text = group_.broadcast_bytes(text, 0);
+    if (group_.rank() == 0) return;
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t end = text.find('\n', begin);
+      lines.push_back(text.substr(begin, end - begin));
+      begin = end + 1;
+    }
   }
 
   void answer(const std::vector<std::string>& lines) {

@@ -1,14 +1,15 @@
 #include "libswitch/generate/prompt_lines.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "libswitch/base/error.h"
+#include "libswitch/data/json_field.h"
 #include "libswitch/data/utf8.h"
 
 namespace sw {
@@ -60,6 +61,8 @@ bool PromptLines::take_line(std::string& line) {
   if (!line.empty() && line.back() == '\r') line.pop_back();
   begin_ = searched_ = last ? end : end + 1;
   ++line_;
+  // A byte order mark is no part of the text, as in every other file.
+  if (line_ == 1 && line.compare(0, 3, "\xEF\xBB\xBF") == 0) line.erase(0, 3);
   return true;
 }
 
@@ -87,13 +90,7 @@ std::string prompt_of(std::string_view line, const std::string& field, int64_t n
   const int64_t invalid = find_invalid_utf8(line);
   SW_CHECK(invalid < 0, corrupt, "stdin:{}: not UTF-8 at byte {}", number, invalid + 1);
   if (field.empty()) return std::string(line);
-  const auto json = nlohmann::json::parse(line, nullptr, false);
-  SW_CHECK(!json.is_discarded() && json.is_object(), corrupt,
-           "stdin:{}: not a JSON object; --jsonl reads one object a line", number);
-  const auto found = json.find(field);
-  SW_CHECK(found != json.end() && found->is_string(), corrupt,
-           "stdin:{}: has no field \"{}\" that is a string", number, field);
-  return found->get<std::string>();
+  return string_field(line, field, [&] { return fmt::format("stdin:{}", number); });
 }
 
 }  // namespace sw

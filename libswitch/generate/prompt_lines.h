@@ -14,8 +14,9 @@ class PromptLines {
   /// Reads from a file descriptor, which stays the caller's.
   explicit PromptLines(int fd) : fd_(fd) {}
 
-  /// The next lines without their ends ("\n" or "\r\n"), at least one and at most `most`; empty at
-  /// the end of the stream. Waits for the first; takes further ones as long as they are there, or
+  /// The next lines without their ends ("\n" or "\r\n") and a byte order mark, at least one and at
+  /// most `most`; empty at the end of the stream. Waits for the first; takes further ones as long
+  /// as they are there, or
   /// (`full`) until there are `most`. Throws io, and corrupt for a line of over 64 MiB,
   /// when the lines before it have been returned.
   std::vector<std::string> next(int64_t most, bool full);

@@ -32,6 +32,12 @@ TEST(PromptLines, ComeWithoutTheirEndsInBatches) {
   EXPECT_THAT(lines.next(3, true), IsEmpty());
 }
 
+TEST(PromptLines, HaveNoByteOrderMark) {
+  const File file = file_of("\xEF\xBB\xBFone\n\xEF\xBB\xBFtwo\n");
+  PromptLines lines(fileno(file.get()));
+  EXPECT_THAT(lines.next(2, true), ElementsAre("one", "\xEF\xBB\xBFtwo"));
+}
+
 TEST(PromptLines, GiveWhatComesBeforeALineWithoutEnd) {
   const File file = file_of("one\ntwo\n" + std::string((size_t{64} << 20) + 1, 'x'));
   PromptLines lines(fileno(file.get()));
