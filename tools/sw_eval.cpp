@@ -1,4 +1,5 @@
 // sw-eval: a checkpoint and held-out shards to negative log perplexity, or a task to its metrics.
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "libswitch/base/error.h"
@@ -15,6 +16,8 @@
 #include "tools/tool.h"
 
 namespace {
+
+namespace fs = std::filesystem;
 
 struct Options {
   std::vector<std::string> data, tasks;
@@ -139,6 +142,8 @@ sw::DatasetOptions dataset_options(const sw::CheckpointReader& reader, const Opt
   return out;
 }
 
+bool is_stdin(const std::string& task) { return task == "-" || task.ends_with(":-"); }
+
 std::vector<std::unique_ptr<sw::Task>> open_tasks(const Options& options) {
   std::vector<std::unique_ptr<sw::Task>> tasks;
   for (const std::string& spec : options.tasks) tasks.push_back(sw::Task::open(spec));
@@ -189,7 +194,7 @@ void print_tasks(const std::vector<sw::TaskResult>& results, const sw::Checkpoin
 int judge(const Options& options, const sw::ToolRun& tool) {
   SW_CHECK(options.tasks.size() == 1, usage,
            "--predictions-from: answers are to one task, got {} of --task", options.tasks.size());
-  SW_CHECK(options.predictions_from != "-" || !options.tasks[0].ends_with('-'), usage,
+  SW_CHECK(options.predictions_from != "-" || !is_stdin(options.tasks[0]), usage,
            "--predictions-from - and --task {} cannot share stdin; give one as a file",
            options.tasks[0]);
   const auto task = sw::Task::open(options.tasks[0]);
@@ -229,6 +234,21 @@ std::vector<sw::Evaluation> evaluate_data(const sw::Model& model, const Options&
     results.push_back(sw::evaluate_set(model, *sets[i], options.data[i]));
   }
   return results;
+}
+
+// What was read is not to be lost to the answers.
+void check_predictions(const Options& options, const sw::CheckpointReader& reader,
+                       const std::vector<std::unique_ptr<sw::TaskEvaluation>>& tasks) {
+  if (options.predictions.empty()) return;
+  std::vector<fs::path> sources = {reader.path(), options.vocab};
+  for (const auto& evaluation : tasks) sources.emplace_back(evaluation->task().file());
+  for (const fs::path& source : sources) {
+    std::error_code error;
+    const bool same = fs::equivalent(source, options.predictions, error);
+    SW_CHECK(error || !same, usage,
+             "--predictions {}: is read and would be written; give the answers another name",
+             options.predictions);
+  }
 }
 
 // Asks every task of the model; rank 0 writes the answers to `file`, where there is one.
@@ -286,12 +306,12 @@ int run(const Options& options, sw::ToolRun& tool) {
   if (!options.tasks.empty()) tokenizer = sw::load_tokenizer(reader, options.vocab);
   std::vector<std::unique_ptr<sw::TaskEvaluation>> tasks;
   for (const std::string& spec : options.tasks) {
-    SW_CHECK(!spec.ends_with(":-") && spec != "-", usage,
-             "--task {}: stdin is not read here; give a file", spec);
+    SW_CHECK(!is_stdin(spec), usage, "--task {}: stdin is not read here; give a file", spec);
     tasks.push_back(std::make_unique<sw::TaskEvaluation>(
         open_asked(spec, options), *tokenizer, spec, options.answers, options.input_length,
         options.target_length));
   }
+  check_predictions(options, reader, tasks);
   const sw::Mesh mesh(world,
                       sw::resolve_mesh_shape(sw::parse_mesh_shape(options.mesh), world.size(),
                                              sw::model_config(reader).experts));
