@@ -80,7 +80,8 @@ class Spool {
     std::string name =
         std::string(parent != nullptr && *parent != '\0' ? parent : "/tmp") + "/sw-convert-XXXXXX";
     if (::mkdtemp(name.data()) == nullptr) {
-      sw::fail(sw::ErrorKind::cannot_create, "{}: cannot create: {}", name, std::strerror(errno));
+      sw::fail(sw::ErrorKind::cannot_create, "{}: cannot create: {}; TMPDIR names another folder",
+               name, std::strerror(errno));
     }
     folder_ = name;
   }
@@ -174,6 +175,29 @@ bool is_model_folder(const std::string& from) {
   return false;
 }
 
+// FROM is neither a folder of a model nor, it seems, a checkpoint: says what was expected of
+// whoever wants the checkpoint TO.
+void check_source(const std::string& from, const std::string& to) {
+  std::error_code error;
+  const fs::path path(from);
+  SW_CHECK(!from.empty(), usage, "FROM is empty; give a folder of Hugging Face or a checkpoint");
+  SW_CHECK(from == "-" || fs::exists(path, error), missing, "{}: cannot open: {}", from,
+           std::strerror(ENOENT));
+  const std::string suffix = path.extension().string();
+  SW_CHECK(fs::is_directory(path, error) ||
+               (suffix != ".safetensors" && suffix != ".bin" && suffix != ".json"),
+           usage, "{}: a file of a model; give the folder that holds it, with its config.json",
+           from);
+  if (to != "-" && fs::path(to).extension() != ".h5") return;
+  // A run folder has a newest checkpoint.
+  SW_CHECK(!fs::is_directory(path, error) || fs::exists(path / "latest", error) ||
+               fs::exists(path / "checkpoints", error),
+           missing,
+           "{}: no config.json in this folder; expected a folder of Hugging Face: config.json, "
+           "weights, spiece.model",
+           from);
+}
+
 void check_target(bool imports, const std::string& from, const std::string& to, bool replace) {
   const bool checkpoint = to == "-" || fs::path(to).extension() == ".h5";
   if (imports) {
@@ -202,7 +226,10 @@ void check_target(bool imports, const std::string& from, const std::string& to, 
 int convert(const Options& options, sw::ToolRun& tool) {
   const std::string& from = tool.arguments.at(0);
   const std::string& to = tool.arguments.at(1);
+  // Nothing here is spread over ranks; the first does it.
+  if (sw::launcher_rank() != 0) return 0;
   const bool imports = is_model_folder(from);
+  if (!imports) check_source(from, to);
   check_target(imports, from, to, options.force);
   SW_CHECK(!tool.common.json || to != "-", usage,
            "--json: stdout is the checkpoint's when TO is -; name a .h5 file");

@@ -69,8 +69,10 @@ void take_model_files(const fs::path& folder, int64_t vocab_size, CheckpointMeta
   const fs::path vocabulary = folder / kVocabulary;
   const bool fast = fs::exists(folder / "tokenizer.json", error);
   if (!fs::exists(vocabulary, error)) {
-    notes.push_back(fmt::format("no {} in the folder{}: the checkpoint holds no vocabulary",
-                                kVocabulary, fast ? ", and tokenizer.json is not read" : ""));
+    notes.push_back(fmt::format(
+        "no {} in the folder{}: the checkpoint holds no vocabulary, and tools that need "
+        "one take it from --vocab",
+        kVocabulary, fast ? ", and tokenizer.json is not read" : ""));
     return;
   }
   if (fast) notes.push_back("tokenizer.json is left out: the vocabulary is spiece.model's");

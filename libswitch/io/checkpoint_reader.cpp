@@ -180,7 +180,8 @@ class Spool {
             "/switch-checkpoint-XXXXXX";
     fd_ = FileDescriptor(::mkstemp(name_.data()));
     if (fd_.get() < 0) {
-      fail(ErrorKind::cannot_create, "{}: cannot create: {}", name_, std::strerror(errno));
+      fail(ErrorKind::cannot_create, "{}: cannot create: {}; TMPDIR names another folder", name_,
+           std::strerror(errno));
     }
     std::string buffer(size_t{1} << 20, '\0');
     int64_t total = 0;
@@ -198,7 +199,7 @@ class Spool {
       try {
         write_all(fd_.get(), buffer.data(), static_cast<size_t>(n), name_);
       } catch (const Error& error) {
-        fail_and_remove(error.kind(), error.what());
+        fail_and_remove(error.kind(), error.what() + std::string("; TMPDIR names another folder"));
       }
     }
   }
