@@ -1,3 +1,4 @@
+#include <bit>
 #include <memory>
 #include <vector>
 
@@ -203,10 +204,12 @@ Json run_mesh_case(const std::filesystem::path& folder, const RunOptions& option
     train["routing"] = distils ? Json() : pass.routing;
     train["aux_loss"] = pass.aux;
     if (distils) {
-      // The teacher's own, which no loss holds.
+      // After the student's the teacher's own, which no loss holds.
       Context untaped;
       untaped.training = true;
-      train["aux_loss"] = run_pass(*teacher, *batches[0], shards, untaped, {}).aux;
+      for (const double aux : run_pass(*teacher, *batches[0], shards, untaped, {}).aux) {
+        train["aux_loss"].push_back(aux);
+      }
     }
     model.clear_gradients();
   }
@@ -217,9 +220,21 @@ Json run_mesh_case(const std::filesystem::path& folder, const RunOptions& option
   Json losses = Json::array();
   for (int64_t step = 0; step < json.at("steps").get<int64_t>(); ++step) {
     const Batch& batch = *batches.at(static_cast<size_t>(step));
-    const StepResult result = training_step(model, *optimizer, batch.rows, step,
-                                            m.value("lr", 0.01), step_config, forward);
-    losses.push_back(result.loss);
+    const double rate = m.value("lr", 0.01);
+    if (std::has_single_bit(static_cast<uint64_t>(shards))) {
+      losses.push_back(
+          training_step(model, *optimizer, batch.rows, step, rate, step_config, forward).loss);
+      continue;
+    }
+    // The trainer sums over shards in a binary tree; the paper's code has any number of them.
+    Tape tape;
+    Context context;
+    context.tape = &tape;
+    context.training = true;
+    model.clear_gradients();
+    losses.push_back(
+        run_pass(model, batch, shards, context, {options.recompute, false}, forward).loss);
+    optimizer->apply(rate, step, 1.0);
   }
   train["losses"] = losses;
   train["weights_after"] = describe_parameters(model, kFamily, true);

@@ -69,27 +69,41 @@ Arguments parse(int argc, char** argv) {
   return arguments;
 }
 
+// The exit status of one case. What stops it is told, and the cases after it are run all the same.
+int run_one(const std::string& folder, const Arguments& arguments) {
+  try {
+    const sw::oracle::Json result = sw::oracle::run_case(folder, arguments.run);
+    if (!arguments.check) {
+      sw::oracle::Json line = {{"case", folder}};
+      line.update(result);
+      std::puts(line.dump().c_str());
+      return 0;
+    }
+    const sw::oracle::Comparison comparison = sw::oracle::compare_with_expected(result, folder);
+    std::puts(fmt::format("{} {} {}", comparison.passed ? "PASS" : "FAIL", folder,
+                          comparison.report.dump())
+                  .c_str());
+    return comparison.passed ? 0 : 1;
+  } catch (const sw::Error& error) {
+    std::fputs(fmt::format("oracle_run: error: {}: {}\n", folder, error.what()).c_str(), stderr);
+    return sw::exit_code(error.kind());
+  } catch (const std::exception& error) {
+    std::fputs(fmt::format("oracle_run: error: {}: {}\n", folder, error.what()).c_str(), stderr);
+    return 70;
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
     const Arguments arguments = parse(argc, argv);
-    bool passed = true;
+    int status = 0;
     for (const std::string& folder : arguments.cases) {
-      const sw::oracle::Json result = sw::oracle::run_case(folder, arguments.run);
-      if (!arguments.check) {
-        sw::oracle::Json line = {{"case", folder}};
-        line.update(result);
-        std::puts(line.dump().c_str());
-        continue;
-      }
-      const sw::oracle::Comparison comparison = sw::oracle::compare_with_expected(result, folder);
-      passed = passed && comparison.passed;
-      std::puts(fmt::format("{} {} {}", comparison.passed ? "PASS" : "FAIL", folder,
-                            comparison.report.dump())
-                    .c_str());
+      const int of_case = run_one(folder, arguments);
+      if (status == 0) status = of_case;
     }
-    return passed ? 0 : 1;
+    return status;
   } catch (const sw::Error& error) {
     std::fputs(fmt::format("oracle_run: error: {}\n", error.what()).c_str(), stderr);
     return sw::exit_code(error.kind());
