@@ -87,7 +87,7 @@ ExportTarget export_target(const CheckpointReader& reader) {
 std::vector<std::string> export_notes(const ModelConfig& model) {
   std::vector<std::string> notes;
   if (model.experts == 0) return notes;
-  if (model.activation == Activation::geglu) {
+  if (is_gated(model.activation)) {
     notes.push_back("gated experts: transformers has no class that loads them");
   }
   if (model.conventions.capacity != CapacityRule::constant) {

@@ -1,6 +1,8 @@
 #include "libswitch/convert/hugging_face_config.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "libswitch/base/error.h"
 #include "libswitch/io/json_text.h"
@@ -66,21 +68,52 @@ void read_sparsity(const Keys& keys, const char* step_key, const char* count_key
   offset = step > 1 ? 1 : 0;
 }
 
+// Names of activations in both keys; the first of an activation is the one that is written. T5's
+// "gated-gelu" is the tanh approximation.
+struct ActivationName {
+  Activation activation;
+  const char* dense_act_fn;
+  const char* feed_forward_proj;
+};
+constexpr ActivationName kActivations[] = {
+    {Activation::relu, "relu", "relu"},
+    {Activation::gelu, "gelu", "gelu"},
+    {Activation::gelu_new, "gelu_new", "gelu_new"},
+    {Activation::silu, "silu", "silu"},
+    {Activation::reglu, "relu", "gated-relu"},
+    {Activation::geglu, "gelu_new", "gated-gelu"},
+    {Activation::swiglu, "silu", "gated-silu"},
+    {Activation::gelu_new, "gelu_pytorch_tanh", "gelu_pytorch_tanh"},
+    {Activation::silu, "swish", "swish"},
+    {Activation::geglu, "gelu_pytorch_tanh", "gated-gelu_pytorch_tanh"},
+    {Activation::swiglu, "swish", "gated-swish"},
+};
+
+const ActivationName& name_of(Activation activation) {
+  return *std::find_if(std::begin(kActivations), std::end(kActivations),
+                       [&](const ActivationName& n) { return n.activation == activation; });
+}
+
 Activation read_activation(const Keys& keys, bool t5) {
   std::string name = keys.text("feed_forward_proj", t5 ? "relu" : "");
+  const bool named = keys.has("dense_act_fn");
+  // transformers' Switch has dense_act_fn alone, and no gate.
   bool gated = keys.flag("is_gated_act", false);
   if (name.starts_with("gated-")) {
-    gated = true;
+    gated = gated || t5 || !named;
     name = name == "gated-gelu" ? "gelu_new" : name.substr(6);
   }
-  if (name.empty() || keys.has("dense_act_fn")) {
-    name = keys.text("dense_act_fn", name.empty() ? "relu" : name);
+  if (name.empty() || named) name = keys.text("dense_act_fn", name.empty() ? "relu" : name);
+  for (const ActivationName& known : kActivations) {
+    if (is_gated(known.activation) == gated && name == known.dense_act_fn) return known.activation;
   }
-  if (!gated && name == "relu") return Activation::relu;
-  if (gated && name == "gelu_new") return Activation::geglu;
-  fail(ErrorKind::corrupt,
-       "{}: the activation {}{} is none that the model has (relu, gated gelu_new)", keys.name(),
-       gated ? "gated " : "", shown(name));
+  std::string all;
+  for (const ActivationName& known : kActivations) {
+    all += fmt::format("{}{}{}", all.empty() ? "" : ", ",
+                       is_gated(known.activation) ? "gated " : "", known.dense_act_fn);
+  }
+  fail(ErrorKind::corrupt, "{}: the activation {}{} is none that the model has ({})", keys.name(),
+       gated ? "gated " : "", shown(name), all);
 }
 
 bool is_t5(const Keys& keys) {
@@ -182,7 +215,6 @@ HuggingFaceConfig read_hugging_face_config(const json& object, const std::string
 json write_hugging_face_config(const ModelConfig& model, HfFamily family, const json& original,
                                const std::string& dtype) {
   const bool t5 = family == HfFamily::t5;
-  const bool gated = model.activation == Activation::geglu;
   Writer writer(original);
   writer.set("model_type", t5 ? "t5" : "switch_transformers");
   writer.fill("architectures", json::array({t5 ? "T5ForConditionalGeneration"
@@ -202,9 +234,9 @@ json write_hugging_face_config(const ModelConfig& model, HfFamily family, const 
   if (model.conventions.name == "hf") writer.set("initializer_factor", model.init_scale, 1.0);
   writer.fill("initializer_factor", 1.0);
   writer.set("tie_word_embeddings", model.tied_embeddings, true);
-  writer.set("feed_forward_proj", gated ? "gated-gelu" : "relu", "relu");
-  writer.set("dense_act_fn", gated ? "gelu_new" : "relu", "relu");
-  writer.set("is_gated_act", gated, false);
+  writer.set("feed_forward_proj", name_of(model.activation).feed_forward_proj, "relu");
+  writer.set("dense_act_fn", name_of(model.activation).dense_act_fn, "relu");
+  writer.set("is_gated_act", is_gated(model.activation), false);
   writer.set("is_encoder_decoder", true, true);
   writer.fill("use_cache", true);
   writer.fill("pad_token_id", 0);

@@ -11,6 +11,20 @@
 namespace sw {
 namespace {
 
+// What gates in a model whose configuration names `activation` without a gate. Published files of
+// gated models leave ReLU there, the library's default.
+Activation with_gate(Activation activation) {
+  return activation == Activation::silu ? Activation::swiglu : Activation::geglu;
+}
+Activation without_gate(Activation activation) {
+  switch (activation) {
+    case Activation::reglu: return Activation::relu;
+    case Activation::geglu: return Activation::gelu_new;
+    case Activation::swiglu: return Activation::silu;
+    default: return activation;
+  }
+}
+
 // "encoder", 3 and "mlp/wi" of "encoder/block_003/mlp/wi"; block -1 outside of blocks.
 struct PlaceInStack {
   std::string_view stack, rest;
@@ -232,13 +246,13 @@ void ImportPlan::settle_structure() {
     settle("num_experts", model_.experts, experts);
   }
   settle("d_ff", model_.d_ff, d_ff);
-  const bool configured = model_.activation == Activation::geglu;
+  const bool configured = is_gated(model_.activation);
   if (configured != gated) {
     notes_.push_back(fmt::format("{}: the feed-forward layers are {}, by the tensors they are {}",
                                  config_name_, configured ? "gated" : "not gated",
                                  gated ? "gated" : "not gated"));
+    model_.activation = gated ? with_gate(model_.activation) : without_gate(model_.activation);
   }
-  model_.activation = gated ? Activation::geglu : Activation::relu;
   if (model_.router_bias != router_bias && sparse) {
     notes_.push_back(fmt::format("{}: router_bias is {}, the tensors say {}", config_name_,
                                  model_.router_bias, router_bias));

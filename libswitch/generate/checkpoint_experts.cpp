@@ -43,7 +43,7 @@ CheckpointExperts::CheckpointExperts(const CheckpointReader& reader, const Model
       max_bytes_(max_bytes),
       wi_shape_{config.d_model, config.d_ff},
       wo_shape_{config.d_ff, config.d_model},
-      gated_(config.activation == Activation::geglu),
+      gated_(is_gated(config.activation)),
       experts_(config.experts) {
   for (const std::string& prefix : sparse_layer_prefixes(config)) {
     layers_.push_back("/model/" + prefix);

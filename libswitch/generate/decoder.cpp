@@ -143,7 +143,7 @@ void Decoder::resize_workspace(int64_t rows) {
   resize(all_.mixed, now_.mixed, config_.inner());
   resize(all_.branch, now_.branch, config_.d_model);
   resize(all_.hidden, now_.hidden, config_.d_ff);
-  if (config_.activation == Activation::geglu) resize(all_.gate, now_.gate, config_.d_ff);
+  if (is_gated(config_.activation)) resize(all_.gate, now_.gate, config_.d_ff);
   resize(all_.logits, now_.logits, config_.vocab_size);
   resize(all_.inverse, now_.inverse, 1);
 }
@@ -193,7 +193,7 @@ const Tensor& Decoder::step(std::span<const int32_t> parents, std::span<const in
       } else {
         multiply({{w.hidden, w.normed, block.wi}});
       }
-      activate(w.hidden, w.gate);
+      activate(config_.activation, w.hidden, w.gate);
       multiply({{w.branch, w.hidden, block.wo}});
     }
   }

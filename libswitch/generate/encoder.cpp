@@ -75,7 +75,7 @@ Encoded encode(const ModelConfig& config, const DecodingWeights& weights, Sparse
       sparse.forward(branch, block, normed, out.runs, false, false);
     } else {
       Tensor hidden = product(normed, block.wi);
-      activate(hidden, block.gate ? product(normed, block.gate) : Tensor());
+      activate(config.activation, hidden, block.gate ? product(normed, block.gate) : Tensor());
       branch = product(hidden, block.wo);
     }
   }

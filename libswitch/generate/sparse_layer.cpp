@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "libswitch/base/error.h"
+#include "libswitch/kernels/activation.h"
 #include "libswitch/kernels/bias.h"
 #include "libswitch/kernels/elementwise.h"
 #include "libswitch/kernels/few_rows.h"
@@ -103,11 +104,13 @@ RoutingPlan SparseLayers::route(const DecodingWeights::Block& block, const Tenso
   return all;
 }
 
-void activate(Tensor& hidden, const Tensor& gate) {
+void activate(Activation activation, Tensor& hidden, const Tensor& gate) {
   if (gate) {
-    kernels::geglu_forward(kCpu, hidden, hidden, gate);
-  } else {
+    kernels::gated_forward(kCpu, hidden, hidden, gate, curve_of(activation));
+  } else if (activation == Activation::relu) {
     kernels::relu_forward(kCpu, hidden, hidden);
+  } else {
+    kernels::curve_forward(kCpu, hidden, hidden, curve_of(activation));
   }
 }
 
@@ -116,7 +119,7 @@ Tensor SparseLayers::run_experts(int64_t layer, const Tensor& rows,
   const int64_t n = rows.size(0);
   Tensor out = Tensor::empty({n, config_.d_model}, rows.dtype());
   Tensor hidden = Tensor::empty({n, config_.d_ff}, rows.dtype()), gate;
-  if (config_.activation == Activation::geglu) gate = Tensor::empty(hidden.shape(), rows.dtype());
+  if (is_gated(config_.activation)) gate = Tensor::empty(hidden.shape(), rows.dtype());
   const auto at_once = static_cast<size_t>(
       std::min<int64_t>(experts_.at_once(), static_cast<int64_t>(segments.size())));
   std::vector<kernels::FewRowsProduct> products;  // in the encoder of plain matrices, not panels
@@ -147,7 +150,7 @@ Tensor SparseLayers::run_experts(int64_t layer, const Tensor& rows,
     // The segments held are neighbours.
     const int64_t begin = held.front().begin, end = held.back().end;
     Tensor activated = hidden.slice(begin, end);
-    activate(activated, gate ? gate.slice(begin, end) : Tensor());
+    activate(config_.activation, activated, gate ? gate.slice(begin, end) : Tensor());
     for (size_t i = 0; i < held.size(); ++i) {
       const int64_t from = held[i].begin, to = held[i].end;
       products.push_back({out.slice(from, to), hidden.slice(from, to), weights[i].wo});

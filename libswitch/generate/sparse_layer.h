@@ -51,7 +51,7 @@ class SparseLayers {
   uint64_t seed_ = 0;
 };
 
-/// hidden = its activation, in place: ReLU, or GEGLU where `gate` is defined.
-void activate(Tensor& hidden, const Tensor& gate);
+/// hidden = its activation, in place; times `gate` where that is defined.
+void activate(Activation activation, Tensor& hidden, const Tensor& gate);
 
 }  // namespace sw

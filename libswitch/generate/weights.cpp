@@ -60,7 +60,7 @@ DecodingWeights collect_weights(const ModelConfig& config,
                                 const std::function<Tensor(const std::string& name)>& read) {
   DecodingWeights out;
   int64_t sparse_layers = 0;
-  const bool gated = config.activation == Activation::geglu;
+  const bool gated = is_gated(config.activation);
   const auto attention = [&](const std::string& prefix) {
     return DecodingWeights::Attention{read(prefix + "norm"), read(prefix + "q"), read(prefix + "k"),
                                       read(prefix + "v"), read(prefix + "o")};
@@ -166,7 +166,7 @@ DecodingWeights weights_of(const Model& model) {
 
 std::unique_ptr<ExpertSource> experts_of(const Model& model) {
   const ModelConfig& config = model.config();
-  const bool gated = config.activation == Activation::geglu;
+  const bool gated = is_gated(config.activation);
   std::vector<ExpertWeights> layers;
   for (const std::string& prefix : sparse_layer_prefixes(config)) {
     layers.push_back({weight_of(model, prefix + (gated ? "wi_0" : "wi")),

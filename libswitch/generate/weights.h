@@ -13,8 +13,8 @@
 
 namespace sw {
 
-/// One expert's matrices: wi [D, F], gate [D, F] (GEGLU's wi_1, else undefined), wo [F, D]; in the
-/// decoder as panels (kernels/few_rows.h). The tensors keep them alive.
+/// One expert's matrices: wi [D, F], gate [D, F] (wi_1, undefined where none gates), wo [F, D]; in
+/// the decoder as panels (kernels/few_rows.h). The tensors keep them alive.
 struct ExpertWeights {
   Tensor wi, gate, wo;
 };

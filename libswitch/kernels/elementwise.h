@@ -1,5 +1,4 @@
-// Element-by-element maps: fill, copy, cast, add, activations, dropout, row masks, and fixed-order
-// sums.
+// Element-by-element maps: fill, copy, cast, add, ReLU, dropout, row masks, and fixed-order sums.
 #pragma once
 
 #include "libswitch/base/rng.h"
@@ -19,12 +18,6 @@ SW_KERNEL(scale, Tensor& y, const Tensor& x, double factor, Accum accum)
 SW_KERNEL(relu_forward, Tensor& y, const Tensor& x)
 /// d_x = d_y where y > 0, else 0 (y is the saved output); d_x may be d_y when accum is write.
 SW_KERNEL(relu_backward, Tensor& d_x, Accum accum, const Tensor& y, const Tensor& d_y)
-
-/// y = gelu(a)·b, gelu by its tanh approximation (spec of T5 v1.1:
-/// 0.5a(1+tanh(sqrt(2/pi)(a+0.044715a³)))).
-SW_KERNEL(geglu_forward, Tensor& y, const Tensor& a, const Tensor& b)
-SW_KERNEL(geglu_backward, Tensor& d_a, Accum accum_a, Tensor& d_b, Accum accum_b, const Tensor& a,
-          const Tensor& b, const Tensor& d_y)
 
 struct DropoutParams {
   double rate = 0;

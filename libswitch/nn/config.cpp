@@ -127,7 +127,7 @@ class SpecBuilder {
         init_.expert(hidden));
   }
   std::vector<const char*> input_names() const {
-    if (config_.activation == Activation::geglu) return {"wi_0", "wi_1"};
+    if (is_gated(config_.activation)) return {"wi_0", "wi_1"};
     return {"wi"};
   }
   void stack(const std::string& name, int64_t layers, bool decoder) {
@@ -216,6 +216,24 @@ void ModelConfig::validate() const {
            "model: init_scale is {}, expected > 0", init_scale);
 }
 
+bool is_gated(Activation activation) {
+  return activation == Activation::reglu || activation == Activation::geglu ||
+         activation == Activation::swiglu;
+}
+
+kernels::Curve curve_of(Activation activation) {
+  switch (activation) {
+    case Activation::relu:
+    case Activation::reglu: return kernels::Curve::relu;
+    case Activation::gelu: return kernels::Curve::gelu;
+    case Activation::gelu_new:
+    case Activation::geglu: return kernels::Curve::gelu_tanh;
+    case Activation::silu:
+    case Activation::swiglu: return kernels::Curve::silu;
+  }
+  return kernels::Curve::relu;
+}
+
 std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
   config.validate();
   return SpecBuilder(config).build();
@@ -234,7 +252,7 @@ ParameterCount count_parameters(const ModelConfig& config) {
 namespace {
 
 double feed_forward_weights(const ModelConfig& config) {
-  const double matrices = config.activation == Activation::geglu ? 3 : 2;
+  const double matrices = is_gated(config.activation) ? 3 : 2;
   return matrices * static_cast<double>(config.d_model) * static_cast<double>(config.d_ff);
 }
 

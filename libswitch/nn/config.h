@@ -5,12 +5,19 @@
 #include <string>
 #include <vector>
 
+#include "libswitch/kernels/activation.h"
 #include "libswitch/nn/conventions.h"
 #include "libswitch/tape/parameter.h"
 
 namespace sw {
 
-enum class Activation { relu, geglu };
+/// Of the feed-forward layers: alone, or of one product that gates another (Shazeer 2020). gelu_new
+/// and geglu have the tanh approximation of GELU, as T5 v1.1 does.
+enum class Activation { relu, gelu, gelu_new, silu, reglu, geglu, swiglu };
+
+/// Whether layers have two input matrices: wi_0, which is activated, and wi_1.
+bool is_gated(Activation activation);
+kernels::Curve curve_of(Activation activation);
 
 struct ModelConfig {
   // Backbone (Raffel et al. 2020). Dimension letters: V D H F.

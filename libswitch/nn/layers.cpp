@@ -17,6 +17,14 @@ Var linear(Context& context, const Var& x, const Parameter* w, const char* name)
   return ops::linear(context, x, weight(w));
 }
 
+// What lies between a feed-forward layer's products; `gate` is that of wi_1, or none.
+Var activated(Context& context, const ModelConfig& config, const Var& hidden, const Var& gate) {
+  const Activation activation = config.activation;
+  if (gate.defined()) return ops::gated(context, hidden, gate, curve_of(activation));
+  if (activation == Activation::relu) return ops::relu(context, hidden);
+  return ops::activation(context, hidden, curve_of(activation));
+}
+
 int64_t rows_per_mask(const ModelConfig& config, int64_t length) {
   return config.conventions.dropout_shared_over_length ? length : 1;
 }
@@ -57,8 +65,8 @@ Var FeedForwardLayer::forward(Context& context, const ModelConfig& config, const
   const ProfileScope scope("ffn");
   const Var local_x = ops::copy_to_model(context, x);
   Var hidden = linear(context, local_x, wi, "ffn.wi");  // [N, F/M]
-  hidden = gate != nullptr ? ops::geglu(context, hidden, linear(context, local_x, gate, "ffn.wi"))
-                           : ops::relu(context, hidden);
+  hidden = activated(context, config, hidden,
+                     gate != nullptr ? linear(context, local_x, gate, "ffn.wi") : Var());
   hidden = ops::dropout(context, hidden, config.dropout, site(ordinal, Site::hidden),
                         context.first_row * length, rows_per_mask(config, length),
                         context.mesh->model_part());
@@ -118,8 +126,8 @@ Var SwitchLayer::run_experts(Context& context, const ModelConfig& config, const 
     in = ops::copy_to_model(context, rows);
   }
   Var hidden = product(in, wi, "experts.wi");  // [R', F]
-  hidden = gate != nullptr ? ops::geglu(context, hidden, product(in, gate, "experts.wi"))
-                           : ops::relu(context, hidden);
+  hidden =
+      activated(context, config, hidden, gate != nullptr ? product(in, gate, "experts.wi") : Var());
   hidden = ops::expert_dropout(context, hidden, config.expert_dropout, site(ordinal, Site::hidden),
                                routing, first_token);
   Var out = product(hidden, wo, "experts.wo");  // [R', D], under the model axis a share of it

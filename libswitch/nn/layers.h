@@ -39,7 +39,7 @@ struct AttentionLayer {
               int64_t batch, int64_t query_length, int64_t key_length, bool causal) const;
 };
 
-/// Position-wise feed-forward layer: ReLU, or GEGLU when `gate` is set (wi_1).
+/// Position-wise feed-forward layer; `gate` is wi_1 where the activation has one.
 struct FeedForwardLayer {
   uint64_t ordinal = 0;
   Parameter *norm = nullptr, *wi = nullptr, *gate = nullptr, *wo = nullptr;

@@ -74,7 +74,7 @@ Model::Block Model::make_block(const std::string& prefix, bool decoder, bool spa
   block.self = attention_layer(prefix + "attn/");
   if (decoder) block.cross = attention_layer(prefix + "cross/");
   block.is_sparse = sparse;
-  const bool gated = config_.activation == Activation::geglu;
+  const bool gated = is_gated(config_.activation);
   const std::string ffn = prefix + (sparse ? "moe/" : "mlp/");
   Parameter* norm = require(ffn + "norm");
   Parameter* wi = require(ffn + (gated ? "wi_0" : "wi"));

@@ -16,7 +16,13 @@ void declare_backbone(OptionRegistry& r, ModelConfig& c) {
   r.add("encoder-layers", &c.encoder_layers).at_least(1).advanced().help("encoder blocks");
   r.add("decoder-layers", &c.decoder_layers).at_least(1).advanced().help("decoder blocks");
   r.add_choice("activation", &c.activation,
-               {{"relu", Activation::relu}, {"geglu", Activation::geglu}})
+               {{"relu", Activation::relu},
+                {"gelu", Activation::gelu},
+                {"gelu_new", Activation::gelu_new},
+                {"silu", Activation::silu},
+                {"reglu", Activation::reglu},
+                {"geglu", Activation::geglu},
+                {"swiglu", Activation::swiglu}})
       .advanced()
       .help("of the feed-forward layers");
   r.add("tied-embeddings", &c.tied_embeddings)

@@ -34,20 +34,37 @@ Var relu(Context& context, const Var& x) {
   return output;
 }
 
-Var geglu(Context& context, const Var& a, const Var& b) {
-  const ProfileRegion region("geglu forward", 0, traffic(3, a.value()));
+Var activation(Context& context, const Var& x, kernels::Curve curve) {
+  const ProfileRegion region("activation forward", 0, traffic(2, x.value()));
+  Tensor y = Tensor::empty(x.shape(), x.value().dtype(), context.device());
+  kernels::curve_forward(context.stream, y, x.value(), curve);
+  Var output = context.output(std::move(y), {&x});
+  if (context.records(output)) {
+    context.tape->record(
+        [stream = context.stream, x, dy = output.slot(), curve, scope = profile_scope()] {
+          if (!dy->is_set()) return;
+          const ProfileRegion region(scope, "activation backward", 0, traffic(3, x.value()));
+          auto [d_x, accum] = x.slot()->target();
+          kernels::curve_backward(stream, d_x, accum, x.value(), dy->gradient(), curve);
+        });
+  }
+  return output;
+}
+
+Var gated(Context& context, const Var& a, const Var& b, kernels::Curve curve) {
+  const ProfileRegion region("gate forward", 0, traffic(3, a.value()));
   Tensor y = Tensor::empty(a.shape(), a.value().dtype(), context.device());
-  kernels::geglu_forward(context.stream, y, a.value(), b.value());
+  kernels::gated_forward(context.stream, y, a.value(), b.value(), curve);
   Var output = context.output(std::move(y), {&a, &b});
   if (context.records(output)) {
     context.tape->record(
-        [stream = context.stream, a, b, dy = output.slot(), scope = profile_scope()] {
+        [stream = context.stream, a, b, dy = output.slot(), curve, scope = profile_scope()] {
           if (!dy->is_set()) return;
-          const ProfileRegion region(scope, "geglu backward", 0, traffic(5, a.value()));
+          const ProfileRegion region(scope, "gate backward", 0, traffic(5, a.value()));
           auto [d_a, accum_a] = a.slot()->target();
           auto [d_b, accum_b] = b.slot()->target();
-          kernels::geglu_backward(stream, d_a, accum_a, d_b, accum_b, a.value(), b.value(),
-                                  dy->gradient());
+          kernels::gated_backward(stream, d_a, accum_a, d_b, accum_b, a.value(), b.value(),
+                                  dy->gradient(), curve);
         });
   }
   return output;

@@ -1,14 +1,17 @@
 // Activations, dropout, row masks, casts.
 #pragma once
 
+#include "libswitch/kernels/activation.h"
 #include "libswitch/tape/context.h"
 
 namespace sw::ops {
 
 /// max(x, 0), in place: x's value must have no other reader.
 Var relu(Context& context, const Var& x);
-/// gelu(a)·b.
-Var geglu(Context& context, const Var& a, const Var& b);
+/// curve(x).
+Var activation(Context& context, const Var& x, kernels::Curve curve);
+/// curve(a)·b.
+Var gated(Context& context, const Var& a, const Var& b, kernels::Curve curve);
 
 /// Dropout for x [N, D] in training, else x itself. `rows_per_mask` consecutive rows share one
 /// mask; `first_row` is the global index of row 0. `site` identifies the place in the model. Where

@@ -111,7 +111,8 @@ class StepWalk {
 
   // What lies between the two products of a feed-forward layer, per row.
   double hidden_bytes(double dropout) const {
-    const double tensors = model_.activation == Activation::geglu ? 3 : 1;
+    const bool in_place = model_.activation == Activation::relu;
+    const double tensors = is_gated(model_.activation) ? 3 : in_place ? 1 : 2;
     return (tensors + (dropout > 0 ? 1 : 0)) * hidden_ * value_;
   }
 

@@ -57,15 +57,17 @@ class Conversion : public ::testing::Test {
 };
 
 TEST_F(Conversion, BackAndForthGivesEveryBitOfEveryKindOfModel) {
-  std::vector<ModelConfig> configs = {small_switch(), small_t5(), small_switch(),
-                                      small_switch(), small_t5(), small_switch(),
-                                      small_switch()};
+  std::vector<ModelConfig> configs = {
+      small_switch(), small_t5(),     small_switch(), small_switch(), small_t5(),
+      small_switch(), small_switch(), small_t5(),     small_switch(), small_t5()};
   configs[2].encoder_sparse_step = 1, configs[2].encoder_sparse_offset = 0;
   configs[2].decoder_sparse_step = configs[2].decoder_sparse_offset = 0;
   configs[3].encoder_sparse_step = 3, configs[3].encoder_sparse_offset = 1;
   configs[3].tied_embeddings = false, configs[3].router_bias = true;
   configs[4].activation = Activation::geglu, configs[4].tied_embeddings = false;
   configs[5].activation = Activation::geglu;
+  configs[7].activation = Activation::swiglu, configs[8].activation = Activation::gelu_new;
+  configs[9].activation = Activation::gelu;
   configs[6].encoder_layers = 1, configs[6].decoder_layers = 1;
   configs[6].encoder_sparse_step = 1, configs[6].encoder_sparse_offset = 0;
   configs[6].decoder_sparse_step = 1, configs[6].decoder_sparse_offset = 0;
@@ -127,7 +129,8 @@ TEST_F(Conversion, TakesTheStructureFromTheTensorsAndReportsEachDisagreement) {
                           {"relative_attention_num_buckets", 32},
                           {"encoder_sparse_step", 4},
                           {"feed_forward_proj", "gated-gelu"},
-                          {"dense_act_fn", "gelu_new"},
+                          {"dense_act_fn", "relu"},
+                          {"is_gated_act", true},
                           {"router_bias", true}});
   const std::vector<std::string> notes = structure_notes();
   for (const char* text :
@@ -339,7 +342,7 @@ TEST_F(Conversion, RefusesConfigurationsThatMakeNoSense) {
   EXPECT_THAT(error_with({{"vocab_size", 1e30}}), HasSubstr("vocab_size: expected an integer"));
   EXPECT_THAT(error_with({{"dropout_rate", 2}}), HasSubstr("dropout is 2"));
   EXPECT_THAT(error_with({{"router_bias", 1}}), HasSubstr("router_bias: expected true or false"));
-  EXPECT_THAT(error_with({{"dense_act_fn", "silu"}}), HasSubstr("the activation silu"));
+  EXPECT_THAT(error_with({{"dense_act_fn", "tanh"}}), HasSubstr("the activation tanh"));
   EXPECT_THAT(error_with({{"tie_word_embeddings", false}}),
               HasSubstr("there is no lm_head.weight"));
   EXPECT_THAT(error_with({{"relative_attention_max_distance", 1}}),

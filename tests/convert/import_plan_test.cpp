@@ -241,6 +241,17 @@ TEST(HuggingFaceConfig, KnowsTheDefaultsOfBothFamilies) {
             7);
   EXPECT_EQ(read({{"num_layers", 7}}, "t5").model.decoder_layers, 7);
   EXPECT_EQ(read({{"feed_forward_proj", "gated-gelu"}}, "t5").model.activation, Activation::geglu);
+  EXPECT_EQ(read({{"feed_forward_proj", "gated-silu"}}, "t5").model.activation, Activation::swiglu);
+  EXPECT_EQ(read({{"feed_forward_proj", "gated-relu"}}, "t5").model.activation, Activation::reglu);
+  EXPECT_EQ(read({{"feed_forward_proj", "gelu"}}, "t5").model.activation, Activation::gelu);
+  EXPECT_EQ(read({{"dense_act_fn", "swish"}}, "switch_transformers").model.activation,
+            Activation::silu);
+  // transformers' Switch knows dense_act_fn alone.
+  EXPECT_EQ(
+      read({{"dense_act_fn", "relu"}, {"feed_forward_proj", "gated-gelu"}}, "switch_transformers")
+          .model.activation,
+      Activation::relu);
+  EXPECT_THROW(read({{"dense_act_fn", "tanh"}}, "switch_transformers"), Error);
   EXPECT_TRUE(read({}, "t5").scaled_logits);
   EXPECT_FALSE(read({{"tie_word_embeddings", false}}, "t5").scaled_logits);
   EXPECT_FALSE(read({{"scale_decoder_outputs", false}}, "t5").scaled_logits);

@@ -159,6 +159,8 @@ CASES = [
     {"name": "t5-v1.0", "config": {**SIZES, "model_type": "t5", "feed_forward_proj": "relu"}},
     {"name": "t5-v1.1", "config": {**SIZES, "model_type": "t5", "feed_forward_proj": "gated-gelu",
                                    "tie_word_embeddings": False}},
+    {"name": "t5-gated-silu", "config": {**SIZES, "model_type": "t5", "feed_forward_proj": "gated-silu"}},
+    {"name": "switch-gelu", "config": {**SWITCH, "dense_act_fn": "gelu", "expert_capacity": 1000}},
 ]
 
 

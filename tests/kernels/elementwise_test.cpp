@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <limits>
-#include <numbers>
 
 #include "tests/support/kernel_case.h"
 
@@ -104,71 +103,6 @@ TEST(Relu, KeepsNanVisible) {
   for (const double value : y.to_vector()) EXPECT_TRUE(std::isnan(value));
 }
 
-// In long double: 1 - tanh² cancels.
-double gelu(long double a) {
-  const long double u =
-      std::sqrt(2 / std::numbers::pi_v<long double>) * (a + 0.044715L * a * a * a);
-  return static_cast<double>(0.5L * a * (1 + std::tanh(u)));
-}
-
-double gelu_slope(long double a) {
-  const long double t =
-      std::tanh(std::sqrt(2 / std::numbers::pi_v<long double>) * (a + 0.044715L * a * a * a));
-  return static_cast<double>(0.5L * (1 + t) + 0.5L * a * (1 - t * t) *
-                                                  std::sqrt(2 / std::numbers::pi_v<long double>) *
-                                                  (1 + 3 * 0.044715L * a * a));
-}
-
-TEST(Geglu, EqualsThePlainFormula) {
-  for (const DType dtype : test::kFloatTypes) {
-    const Tensor a = random_tensor({3, 333}, dtype, 1, 3), b = random_tensor({3, 333}, dtype, 2);
-    const Tensor d_y = random_tensor({3, 333}, dtype, 3);
-    const std::vector<double> av = a.to_vector(), bv = b.to_vector(), dv = d_y.to_vector();
-    Tensor y = nan_tensor({3, 333}, dtype);
-    geglu_forward(kStream, y, a, b);
-    std::vector<double> want(av.size()), want_a(av.size()), want_b(av.size());
-    for (size_t i = 0; i < av.size(); ++i) {
-      want[i] = gelu(av[i]) * bv[i];
-      want_a[i] = dv[i] * bv[i] * gelu_slope(av[i]);
-      want_b[i] = dv[i] * gelu(av[i]);
-    }
-    // Factors of a few units each, of products up to 10 (|a|) times 4 times 4.
-    const test::Tolerance tolerance = ulp_tolerance(dtype, 4, 40);
-    expect_close(y, want, tolerance, "y");
-    Tensor d_a = nan_tensor({3, 333}, dtype), d_b = nan_tensor({3, 333}, dtype);
-    d_a = expect_accumulates(
-        {3, 333}, dtype,
-        [&](Tensor& out, Accum accum) {
-          geglu_backward(kStream, out, accum, d_b, Accum::write, a, b, d_y);
-        },
-        "d_a");
-    d_b = expect_accumulates(
-        {3, 333}, dtype,
-        [&](Tensor& out, Accum accum) {
-          geglu_backward(kStream, d_a, Accum::write, out, accum, a, b, d_y);
-        },
-        "d_b");
-    expect_close(d_a, want_a, tolerance, "d_a");
-    expect_close(d_b, want_b, tolerance, "d_b");
-  }
-}
-
-TEST(Geglu, GradientsAgreeWithFiniteDifferences) {
-  Tensor a = random_tensor({37}, DType::f64, 1), b = random_tensor({37}, DType::f64, 2);
-  const Tensor d_y = random_tensor({37}, DType::f64, 3);
-  Tensor y = nan_tensor({37}, DType::f64);
-  const auto loss = [&] {
-    geglu_forward(kStream, y, a, b);
-    double sum = 0;
-    for (int i = 0; i < 37; ++i) sum += y.data<double>()[i] * d_y.data<double>()[i];
-    return sum;
-  };
-  Tensor d_a = nan_tensor({37}, DType::f64), d_b = nan_tensor({37}, DType::f64);
-  geglu_backward(kStream, d_a, Accum::write, d_b, Accum::write, a, b, d_y);
-  test::expect_gradient(d_a, a, loss, "d_a");
-  test::expect_gradient(d_b, b, loss, "d_b");
-}
-
 TEST(Dropout, FollowsTheStreamOfDraws) {
   for (const DType dtype : test::kFloatTypes) {
     for (const int64_t rows_per_mask : {1, 4}) {
@@ -264,16 +198,15 @@ TEST(CountNonfinite, FindsEveryOne) {
 
 TEST(Elementwise, BitsDoNotDependOnThreads) {
   for (const DType dtype : test::kFloatTypes) {
-    const Tensor a = random_tensor({211, 513}, dtype, 1), b = random_tensor({211, 513}, dtype, 2);
+    const Tensor a = random_tensor({211, 513}, dtype, 1);
     expect_thread_invariant(
         [&] {
-          Tensor dropped = nan_tensor({211, 513}, dtype), gated = nan_tensor({211, 513}, dtype);
+          Tensor dropped = nan_tensor({211, 513}, dtype);
           dropout(kStream, dropped, Accum::write, a,
                   DropoutParams{0.2, rng_key(1, RngPurpose::dropout), 7, 3});
-          geglu_forward(kStream, gated, a, b);
           Tensor sum = Tensor::zeros({1}, DType::f64);
           sum_of_squares(kStream, sum.data<double>(), a);
-          return std::vector<Tensor>{dropped, gated, sum};
+          return std::vector<Tensor>{dropped, sum};
         },
         "elementwise");
   }

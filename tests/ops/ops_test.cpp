@@ -66,10 +66,17 @@ TEST(Ops, Relu) {
             }});
 }
 
-TEST(Ops, Geglu) {
-  check_op({"geglu", {{{3, 65}, false, false, -3, 3}, {{3, 65}}}, [](Context& c, const Vars& in) {
-              return Vars{ops::geglu(c, in[0], in[1])};
-            }});
+TEST(Ops, ActivationsAloneAndAsGates) {
+  using kernels::Curve;
+  for (const Curve curve : {Curve::gelu, Curve::gelu_tanh, Curve::silu}) {
+    check_op({"activation", {{{3, 65}, false, false, -3, 3}}, [curve](Context& c, const Vars& in) {
+                return Vars{ops::activation(c, in[0], curve)};
+              }});
+    check_op(
+        {"gate", {{{3, 65}, false, false, -3, 3}, {{3, 65}}}, [curve](Context& c, const Vars& in) {
+           return Vars{ops::gated(c, in[0], in[1], curve)};
+         }});
+  }
 }
 
 TEST(Ops, DropoutSharedOverRowsAndNot) {

@@ -8,7 +8,6 @@
 #include "libswitch/base/parallel.h"
 #include "libswitch/kernels/cpu/elements.h"
 #include "libswitch/kernels/cpu/random_words.h"
-#include "libswitch/kernels/cpu/vector_math.h"
 
 namespace sw::kernels::cpu {
 namespace {
@@ -141,74 +140,6 @@ void relu_backward(const Stream&, Tensor& d_x, Accum accum, const Tensor& y, con
             add, to + begin, end - begin,
             [](A value, A gradient) { return value > A{0} ? gradient : A{0}; }, out + begin,
             from + begin);
-      });
-    });
-  });
-}
-
-namespace {
-
-constexpr double kGeluSlope = 2 * 0.79788456080286535588;  // 2 sqrt(2 / pi)
-constexpr double kGeluCubic = 0.044715;
-
-// e^-2u, u the argument of gelu's tanh, kept finite. gelu(x) / x = (1 + tanh u) / 2 is then
-// 1 / (1 + e^-2u), and what is missing to 1 is e^-2u / (1 + e^-2u): neither cancels.
-template <class A>
-inline A gelu_exp(A x) {
-  constexpr A kLargest = std::is_same_v<A, double> ? 700 : 85;
-  const A exponent = -A(kGeluSlope) * (x + A(kGeluCubic) * x * x * x);
-  return vector_exp(exponent > kLargest ? kLargest : exponent);
-}
-
-}  // namespace
-
-void geglu_forward(const Stream&, Tensor& y, const Tensor& a, const Tensor& b) {
-  check_like("geglu_forward", "y", y, a);
-  check_like("geglu_forward", "b", b, a);
-  with_element("geglu_forward", a.dtype(), [&]<class T>(std::type_identity<T>) {
-    using A = Acc<T>;
-    T* to = y.data<T>();
-    const T* gate = a.data<T>();
-    const T* linear = b.data<T>();
-    parallel_for(a.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
-#pragma omp simd
-      for (int64_t i = begin; i < end; ++i) {
-        const A x = load(gate, i);
-        store(to, i, x / (A{1} + gelu_exp(x)) * load(linear, i));
-      }
-    });
-  });
-}
-
-void geglu_backward(const Stream&, Tensor& d_a, Accum accum_a, Tensor& d_b, Accum accum_b,
-                    const Tensor& a, const Tensor& b, const Tensor& d_y) {
-  constexpr const char* kWhere = "geglu_backward";
-  check_like(kWhere, "b", b, a);
-  check_like(kWhere, "d_a", d_a, a);
-  check_like(kWhere, "d_b", d_b, a);
-  check_like(kWhere, "d_y", d_y, a);
-  with_element(kWhere, a.dtype(), [&]<class T>(std::type_identity<T>) {
-    using A = Acc<T>;
-    T* to_a = d_a.data<T>();
-    T* to_b = d_b.data<T>();
-    const T* gate = a.data<T>();
-    const T* linear = b.data<T>();
-    const T* from = d_y.data<T>();
-    with_accum(accum_a, [&](auto add_a) {
-      with_accum(accum_b, [&](auto add_b) {
-        parallel_for(a.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
-#pragma omp simd
-          for (int64_t i = begin; i < end; ++i) {
-            const A x = load(gate, i);
-            const A d = load(from, i);
-            const A other = load(linear, i);
-            const A e = gelu_exp(x);
-            const A s = A{1} / (A{1} + e);
-            const A slope = A(kGeluSlope) * (A{1} + A(3 * kGeluCubic) * x * x);
-            put(add_a, to_a, i, d * other * (s + x * s * (s * e) * slope));
-            put(add_b, to_b, i, d * x * s);
-          }
-        });
       });
     });
   });

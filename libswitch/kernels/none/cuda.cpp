@@ -19,6 +19,7 @@ namespace {
   }
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
+#include "libswitch/kernels/activation.h"
 #include "libswitch/kernels/attention.h"
 #include "libswitch/kernels/bias.h"
 #include "libswitch/kernels/columns.h"
