@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "libswitch/base/parallel.h"
+#include "libswitch/kernels/activation.h"
 #include "libswitch/kernels/elementwise.h"
 #include "libswitch/kernels/embedding.h"
 #include "libswitch/kernels/norm.h"
@@ -56,9 +57,11 @@ void register_all(DType dtype, const std::string& suffix) {
       [=]() mutable { scale(kStream, y, wide, 1.0, Accum::write); });
   add("relu_forward", 2 * pass, [=]() mutable { relu_forward(kStream, y, x); });
   add("relu_backward", 3 * pass, [=]() mutable { relu_backward(kStream, y, Accum::write, x, d); });
-  add("geglu_forward", 3 * pass, [=]() mutable { geglu_forward(kStream, y, x, b); });
-  add("geglu_backward", 5 * pass,
-      [=]() mutable { geglu_backward(kStream, y, Accum::write, z, Accum::write, x, b, d); });
+  add("gated_forward", 3 * pass,
+      [=]() mutable { gated_forward(kStream, y, x, b, Curve::gelu_tanh); });
+  add("gated_backward", 5 * pass, [=]() mutable {
+    gated_backward(kStream, y, Accum::write, z, Accum::write, x, b, d, Curve::gelu_tanh);
+  });
   add("dropout", 2 * pass, [=]() mutable {
     dropout(kStream, y, Accum::write, x, DropoutParams{0.1, RngKey{7}, 0, 1});
   });
