@@ -100,6 +100,10 @@ fs::path resolve_checkpoint(const fs::path& path) {
     if (fault.empty()) return file.path;
     log::warn("passed over: {}", fault);
   }
+  SW_CHECK(!fs::exists(path / "config.json", error), missing,
+           "{}: a folder of Hugging Face, expected a checkpoint; make one of it: sw-convert {} "
+           "MODEL.h5",
+           path.string(), path.string());
   fail(ErrorKind::missing, "{}: no whole checkpoint (step-*.h5) in this folder", path.string());
 }
 

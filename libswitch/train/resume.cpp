@@ -121,6 +121,10 @@ void adopt_options(OptionRegistry& registry, const CheckpointReader& reader,
       continue;
     }
     if (key == "steps") log::info("--steps {} (the run was started with {})", now, was);
+    if (key == "from" || key == "student") {
+      log::warn("--{} {} is not read: the run began with {} and goes on from its own checkpoint",
+                option->name(), now, was);
+    }
     if (kFree.contains(key)) continue;
     const std::string remedy = was == kNothing ? "leave it out" : "give " + was;
     SW_CHECK(kSteering.contains(key), usage,
