@@ -111,6 +111,48 @@ void with_curve_and_element(const char* where, Curve curve, DType dtype, const F
   });
 }
 
+// The loops over [begin, end). There are so many of them that the compiler would leave calls in
+// some, which then are not vectorised: flatten.
+template <class C, class T>
+[[gnu::flatten]] void curve_range(T* y, const T* x, int64_t begin, int64_t end) {
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) store(y, i, C::value(load(x, i)));
+}
+
+template <class C, class T, class Add>
+[[gnu::flatten]] void curve_backward_range(Add add, T* d_x, const T* x, const T* d_y, int64_t begin,
+                                           int64_t end) {
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) put(add, d_x, i, load(d_y, i) * C::at(load(x, i)).slope);
+}
+
+template <class C, class T>
+[[gnu::flatten]] void gated_range(T* y, const T* a, const T* b, int64_t begin, int64_t end) {
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) store(y, i, C::value(load(a, i)) * load(b, i));
+}
+
+template <class T>
+struct GatedGradient {
+  T *d_a, *d_b;
+  const T *a, *b, *d_y;
+};
+
+template <class C, class T, class AddA, class AddB>
+[[gnu::flatten]] void gated_backward_range(AddA add_a, AddB add_b, const GatedGradient<T>& g,
+                                           int64_t begin, int64_t end) {
+  const GatedGradient<T> p = g;
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) {
+    const auto x = load(p.a, i);
+    const auto d = load(p.d_y, i);
+    const auto other = load(p.b, i);
+    const auto point = C::at(x);
+    put(add_a, p.d_a, i, d * other * point.slope);
+    put(add_b, p.d_b, i, d * x * point.share);
+  }
+}
+
 }  // namespace
 
 void curve_forward(const Stream&, Tensor& y, const Tensor& x, Curve curve) {
@@ -119,12 +161,8 @@ void curve_forward(const Stream&, Tensor& y, const Tensor& x, Curve curve) {
       "curve_forward", curve, x.dtype(), [&]<class C, class T>(C, std::type_identity<T>) {
         T* to = y.data<T>();
         const T* from = x.data<T>();
-        parallel_for(x.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
-#pragma omp simd
-          for (int64_t i = begin; i < end; ++i) {
-            store(to, i, C::value(load(from, i)));
-          }
-        });
+        parallel_for(x.elements(), kElementGrain,
+                     [&](int64_t begin, int64_t end) { curve_range<C>(to, from, begin, end); });
       });
 }
 
@@ -139,10 +177,7 @@ void curve_backward(const Stream&, Tensor& d_x, Accum accum, const Tensor& x, co
         const T* from = d_y.data<T>();
         with_accum(accum, [&](auto add) {
           parallel_for(x.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
-#pragma omp simd
-            for (int64_t i = begin; i < end; ++i) {
-              put(add, to, i, load(from, i) * C::at(load(in, i)).slope);
-            }
+            curve_backward_range<C>(add, to, in, from, begin, end);
           });
         });
       });
@@ -157,10 +192,7 @@ void gated_forward(const Stream&, Tensor& y, const Tensor& a, const Tensor& b, C
         const T* gate = a.data<T>();
         const T* linear = b.data<T>();
         parallel_for(a.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
-#pragma omp simd
-          for (int64_t i = begin; i < end; ++i) {
-            store(to, i, C::value(load(gate, i)) * load(linear, i));
-          }
+          gated_range<C>(to, gate, linear, begin, end);
         });
       });
 }
@@ -173,23 +205,12 @@ void gated_backward(const Stream&, Tensor& d_a, Accum accum_a, Tensor& d_b, Accu
   check_like(kWhere, "d_b", d_b, a);
   check_like(kWhere, "d_y", d_y, a);
   with_curve_and_element(kWhere, curve, a.dtype(), [&]<class C, class T>(C, std::type_identity<T>) {
-    T* to_a = d_a.data<T>();
-    T* to_b = d_b.data<T>();
-    const T* gate = a.data<T>();
-    const T* linear = b.data<T>();
-    const T* from = d_y.data<T>();
+    const GatedGradient<T> gradient{d_a.data<T>(), d_b.data<T>(), a.data<T>(), b.data<T>(),
+                                    d_y.data<T>()};
     with_accum(accum_a, [&](auto add_a) {
       with_accum(accum_b, [&](auto add_b) {
         parallel_for(a.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
-#pragma omp simd
-          for (int64_t i = begin; i < end; ++i) {
-            const auto x = load(gate, i);
-            const auto d = load(from, i);
-            const auto other = load(linear, i);
-            const auto point = C::at(x);
-            put(add_a, to_a, i, d * other * point.slope);
-            put(add_b, to_b, i, d * x * point.share);
-          }
+          gated_backward_range<C>(add_a, add_b, gradient, begin, end);
         });
       });
     });
