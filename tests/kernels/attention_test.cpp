@@ -396,6 +396,36 @@ TEST(Attention, HugeScoresNeitherOverflowNorVanish) {
   }
 }
 
+// A search for the largest score passes over NaN: a row of nothing else is no row without keys.
+TEST(Attention, AQueryThatIsNoNumberHasNoResult) {
+  for (const bool causal : {false, true}) {
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      Case c = make_case({.batch = 1,
+                          .heads = 2,
+                          .dim = 8,
+                          .queries = 40,
+                          .keys = causal ? 40 : 300,
+                          .causal = causal,
+                          .dtype = dtype});
+      constexpr int64_t kQuery = 5, kWidth = 16;  // of head 0; head 1 and other queries keep theirs
+      const Results whole = run(c);
+      if (dtype == DType::f32) {
+        c.q.data<float>()[kQuery * kWidth] = std::numeric_limits<float>::quiet_NaN();
+      } else {
+        c.q.data<double>()[kQuery * kWidth] = std::numeric_limits<double>::quiet_NaN();
+      }
+      const Results got = run(c);
+      const auto out = got.out.to_vector(), before = whole.out.to_vector();
+      for (int64_t i = 0; i < std::ssize(out); ++i) {
+        const bool lost = i / kWidth == kQuery && i % kWidth < 8;
+        EXPECT_TRUE(lost ? std::isnan(out[i]) : out[i] == before[i]) << c.str() << " at " << i;
+      }
+      EXPECT_TRUE(std::isnan(largest(got.d_k.to_vector()))) << c.str();
+      EXPECT_TRUE(std::isnan(largest(got.d_v.to_vector()))) << c.str();
+    }
+  }
+}
+
 TEST(Attention, GradientsAccumulateOrWrite) {
   for (const DType dtype : test::kFloatTypes) {
     const Case c = make_case({.queries = 19, .keys = 23, .dtype = dtype});

@@ -154,7 +154,7 @@ class HeadForward {
       const A* bias = head_.bias == nullptr ? nullptr : head_.bias + head_.queries - 1 - i + key;
       const A largest = std::max(largest_[r], add_bias(s, bias, visible));
       std::fill(s + visible, s + count, A(0));
-      if (largest == kHidden<A>) {
+      if (largest == kHidden<A> && none_is_nan(s, visible)) {
         std::fill_n(s, visible, A(0));
         continue;
       }

@@ -100,6 +100,15 @@ void hide_other_segments(const AttentionHead<T>& head, int64_t i, int64_t begin,
   }
 }
 
+/// Of a row whose largest score is hidden, and a search for the largest passes over NaN: whether it
+/// has numbers, and so sees none of `count` keys.
+template <class A>
+bool none_is_nan(const A* scores, int64_t count) {
+  bool found = false;
+  for (int64_t j = 0; j < count; ++j) found |= scores[j] != scores[j];
+  return !found;
+}
+
 /// factors[j] = 0 or 1/(1-rate) for keys [begin, begin + count) of query i.
 template <class T>
 void dropout_factors(const AttentionHead<T>& head, int64_t i, int64_t begin, int64_t count,

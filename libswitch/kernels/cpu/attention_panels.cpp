@@ -106,7 +106,7 @@ void PanelForward<T>::keys(int64_t begin, int64_t rows, int64_t key, int64_t cou
     if (range.mixed) hide_other_segments(head_, i, key, key + visible, s);
     const float* bias = head_.bias == nullptr ? nullptr : head_.bias + head_.queries - 1 - i + key;
     const float largest = std::max(largest_[r], add_bias_row(s, bias, visible));
-    if (largest == kHidden) {
+    if (largest == kHidden && none_is_nan(s, visible)) {
       std::fill_n(w, count, T{});
       continue;
     }
