@@ -18,7 +18,9 @@ int32_t most_probable(const float* logits, int64_t n) {
 
 // A sum of exponentials is finite only where every logit is, or is minus infinity.
 void check_finite(float log_z, uint64_t ordinal) {
-  SW_CHECK(std::isfinite(log_z), diverged, "generate: the logits of prompt {} are not finite",
+  SW_CHECK(std::isfinite(log_z), diverged,
+           "generate: the logits of prompt {} are not finite: the training of this checkpoint had "
+           "diverged; take an earlier one",
            ordinal + 1);
 }
 
