@@ -4,12 +4,15 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -111,6 +114,18 @@ std::string config_text(const ToolDescription& tool, const OptionRegistry& regis
   return fmt::format("# {} {}\n{}", tool.name, version(), registry.to_toml(detail));
 }
 
+// A log is appended to; a checkpoint or a shard, named by mistake, would not be one any more.
+void check_log_file(const std::string& file) {
+  std::error_code error;
+  if (file.empty() || !std::filesystem::is_regular_file(file, error)) return;
+  char begin[512] = {};
+  std::ifstream stream(file, std::ios::binary);
+  stream.read(begin, sizeof begin);
+  char* end = begin + stream.gcount();
+  SW_CHECK(std::find(begin, end, '\0') == end, usage,
+           "--log-file {}: is there and no text; give the log another name", file);
+}
+
 void check_arguments(const ToolDescription& tool, const std::vector<std::string>& arguments) {
   const auto count = static_cast<int>(arguments.size());
   if (tool.max_positionals >= 0 && count > tool.max_positionals) {
@@ -184,6 +199,7 @@ int answer_and_run(int argc, char** argv, const ToolDescription& tool,
                       : common.verbose == 0 ? log::Level::info
                       : common.verbose == 1 ? log::Level::debug
                                             : log::Level::trace;
+  check_log_file(common.log_file);
   context.log.file = rank == 0 ? common.log_file : "";
   context.log.color = context.color(STDERR_FILENO);
   context.log.rank = rank;
