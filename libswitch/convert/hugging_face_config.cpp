@@ -200,6 +200,7 @@ HuggingFaceConfig read_hugging_face_config(const json& object, const std::string
     return out;
   }
   config.router_bias = keys.flag("router_bias", false);
+  out.router_dtype = keys.text("router_dtype", "float32");
   config.experts = keys.integer("num_experts", 8);
   config.expert_capacity = keys.integer("expert_capacity", 64);
   config.aux_loss = keys.number("router_aux_loss_coef", 0.001);

@@ -18,7 +18,8 @@ struct HuggingFaceConfig {
   /// Whether the logits are scaled by d_model^-1/2: with tied embeddings, unless T5's
   /// scale_decoder_outputs (transformers 5) says otherwise.
   bool scaled_logits = true;
-  bool scaling_is_named = false;  // that key is there
+  bool scaling_is_named = false;         // that key is there
+  std::string router_dtype = "float32";  // of routers in transformers; ours are always float32
 };
 
 /// Reads a parsed config.json; `name` stands in messages. Throws corrupt, naming the key, for

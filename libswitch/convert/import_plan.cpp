@@ -56,6 +56,11 @@ ImportPlan::ImportPlan(const TensorArchive& archive, const HuggingFaceConfig& co
   collect();
   settle_structure();
   settle_head(config.scaled_logits, config.scaling_is_named);
+  if (model_.experts > 0 && config.router_dtype != "float32") {
+    notes_.push_back(fmt::format(
+        "{}: router_dtype is {}; routers are computed in float32, and may choose other experts",
+        config_name_, shown(config.router_dtype)));
+  }
   make_entries();
 }
 

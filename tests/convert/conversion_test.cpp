@@ -131,6 +131,7 @@ TEST_F(Conversion, TakesTheStructureFromTheTensorsAndReportsEachDisagreement) {
                           {"feed_forward_proj", "gated-gelu"},
                           {"dense_act_fn", "relu"},
                           {"is_gated_act", true},
+                          {"router_dtype", "bfloat16"},
                           {"router_bias", true}});
   const std::vector<std::string> notes = structure_notes();
   for (const char* text :
@@ -141,10 +142,11 @@ TEST_F(Conversion, TakesTheStructureFromTheTensorsAndReportsEachDisagreement) {
         "relative_attention_num_buckets is 32, the tensors say 8",
         "encoder_sparse_step is 4, the tensors have 2 sparse layers of 4, the first being 1",
         "are gated, by the tensors they are not gated",
+        "router_dtype is bfloat16; routers are computed in float32",
         "router_bias is true, the tensors say false"}) {
     EXPECT_THAT(notes, Contains(HasSubstr(text)));
   }
-  EXPECT_EQ(notes.size(), 11u);
+  EXPECT_EQ(notes.size(), 12u);
   EXPECT_EQ(CheckpointReader(root_ / "b.h5").digest(), digest_a());
 }
 
