@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "libswitch/base/config.h"
 #include "libswitch/base/error.h"
@@ -15,10 +16,16 @@ namespace {
 constexpr const char* kScore = "score";
 constexpr const char* kPerplexity = "neg_log_perplexity";
 
-void refuse_stdin(const std::string& spec, const char* option) {
+// A run that goes on, and every rank, reads a task again.
+void refuse_streams(const std::string& spec, const char* option) {
   const std::string path = spec.substr(spec.find(':') == spec.npos ? 0 : spec.find(':') + 1);
   SW_CHECK(path != "-" && !path.starts_with("-="), usage,
            "{} {}: stdin is gone when the run goes on; give a file", option, spec);
+  std::error_code error;
+  for (const std::string& file : {path, path.substr(0, path.rfind('='))}) {
+    SW_CHECK(!std::filesystem::is_fifo(file, error), usage,
+             "{} {}: a stream is gone when the run goes on; give a file", option, spec);
+  }
 }
 
 }  // namespace
@@ -91,7 +98,7 @@ TrainingTasks open_training_tasks(TaskOptions& options, const Tokenizer& tokeniz
   TrainingTasks out;
   std::vector<TaskSource> sources;
   for (const std::string& text : options.tasks) {
-    refuse_stdin(text, "--task");
+    refuse_streams(text, "--task");
     sources.push_back(parse_task_source(text));
   }
   TextToTextOptions rows;
@@ -101,7 +108,7 @@ TrainingTasks open_training_tasks(TaskOptions& options, const Tokenizer& tokeniz
   rows.seed = seed;
   out.dataset = std::make_unique<TextToTextDataset>(sources, tokenizer, rows);
   for (const std::string& spec : options.eval_tasks) {
-    refuse_stdin(spec, "--eval-task");
+    refuse_streams(spec, "--eval-task");
     auto task = Task::open(spec);
     // At once, and not when the first evaluation is due.
     task->check_judgeable();
