@@ -1,6 +1,7 @@
 #include "libswitch/base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -103,6 +104,35 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
   file.commit();
 }
 
+namespace {
+
+// The empty file `path`, held against other writers of it until it is closed; none (with errno)
+// where it cannot be made. A killed writer's lock goes with it, its file is taken over.
+FileDescriptor open_locked(const std::filesystem::path& path, const std::string& wanted) {
+  for (;;) {
+    FileDescriptor fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+    if (fd.get() < 0) return fd;
+    // Some file systems have no locks: errors other than this one do not keep from writing.
+    if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      fail(ErrorKind::cannot_create,
+           "{}: cannot create: another process is writing it; wait for it, or give another name",
+           wanted);
+    }
+    // Another writer may have renamed or removed it before the lock was had.
+    struct stat own {
+    }, named{};
+    if (::fstat(fd.get(), &own) != 0) return {};
+    if (::stat(path.c_str(), &named) != 0 || own.st_ino != named.st_ino ||
+        own.st_dev != named.st_dev) {
+      continue;
+    }
+    if (::ftruncate(fd.get(), 0) != 0) return {};
+    return fd;
+  }
+}
+
+}  // namespace
+
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   namespace fs = std::filesystem;
   std::error_code error;
@@ -115,8 +145,8 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   }
   const bool replaces = !fs::exists(path_, error) || type == fs::file_type::regular;
   temporary_ = replaces ? path_.string() + ".tmp" : path_.string();
-  const int flags = replaces ? O_RDWR | O_CREAT | O_TRUNC : O_WRONLY;
-  fd_ = FileDescriptor(::open(temporary_.c_str(), flags | O_CLOEXEC, 0666));
+  fd_ = replaces ? open_locked(temporary_, path_.string())
+                 : FileDescriptor(::open(temporary_.c_str(), O_WRONLY | O_CLOEXEC));
   if (fd_.get() >= 0) return;
   const int code = errno;
   const fs::path folder = path_.parent_path();

@@ -46,7 +46,8 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 /// followed. A device or pipe is written to as it is: nothing may take its place.
 class AtomicFile {
  public:
-  /// Creates `path` + ".tmp"; throws cannot_create.
+  /// Creates `path` + ".tmp", or takes over what a killed process left there; throws cannot_create,
+  /// also while another writer has it.
   explicit AtomicFile(std::filesystem::path path);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
