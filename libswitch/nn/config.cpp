@@ -158,6 +158,10 @@ class SpecBuilder {
 void require_positive(const char* field, int64_t value) {
   SW_CHECK(value >= 1, usage, "model: {} is {}, expected at least 1", field, value);
 }
+void require_size(const char* field, int64_t value, int64_t most) {
+  SW_CHECK(value >= 1 && value <= most, usage, "model: {} is {}, expected 1 to {}", field, value,
+           most);
+}
 void require_rate(const char* field, double value) {
   SW_CHECK(value >= 0 && value < 1, usage, "model: {} is {}, expected a rate in [0, 1)", field,
            value);
@@ -167,24 +171,39 @@ void require_nonnegative(const char* field, double value) {
            "model: {} is {}, expected a finite number of at least 0", field, value);
 }
 
+// Of the matrices; at least half of all.
+double approximate_parameters(const ModelConfig& config) {
+  const auto width = static_cast<double>(config.d_model);
+  const auto layers = static_cast<double>(config.encoder_layers + config.decoder_layers);
+  const double attention = 4 * static_cast<double>(config.heads) * static_cast<double>(config.d_kv);
+  const double hidden =
+      static_cast<double>(std::max<int64_t>(1, config.experts)) * static_cast<double>(config.d_ff);
+  return width * (static_cast<double>(config.vocab_size) + layers * (attention + 2 * hidden));
+}
+
 }  // namespace
 
 void ModelConfig::validate() const {
-  require_positive("vocab_size", vocab_size);
-  require_positive("d_model", d_model);
-  require_positive("d_kv", d_kv);
-  require_positive("heads", heads);
-  require_positive("d_ff", d_ff);
-  require_positive("encoder_layers", encoder_layers);
-  require_positive("decoder_layers", decoder_layers);
-  SW_CHECK(relative_buckets >= 4 && relative_buckets % 2 == 0, usage,
-           "model: relative_buckets is {}, expected an even number of at least 4",
-           relative_buckets);
+  require_size("vocab_size", vocab_size, kMaxVocabulary);
+  require_size("d_model", d_model, kMaxWidth);
+  require_size("d_kv", d_kv, kMaxWidth);
+  require_size("heads", heads, kMaxWidth);
+  require_size("d_ff", d_ff, kMaxWidth);
+  require_size("encoder_layers", encoder_layers, kMaxLayers);
+  require_size("decoder_layers", decoder_layers, kMaxLayers);
+  SW_CHECK(relative_buckets >= 4 && relative_buckets <= kMaxWidth && relative_buckets % 2 == 0,
+           usage,
+           "model: relative_buckets is {}, expected an even number of at least 4, at most {}",
+           relative_buckets, kMaxWidth);
   SW_CHECK(relative_max_distance > relative_buckets / 2, usage,
            "model: relative_max_distance is {}, expected more than half of relative_buckets ({})",
            relative_max_distance, relative_buckets);
-  SW_CHECK(experts >= 0 && experts <= (1 << 20), usage,
-           "model: experts is {}, expected 0 (dense) to 1048576", experts);
+  SW_CHECK(experts >= 0 && experts <= kMaxExperts, usage,
+           "model: experts is {}, expected 0 (dense) to {}", experts, kMaxExperts);
+  const double parameters = approximate_parameters(*this);
+  SW_CHECK(parameters <= 1e16, usage,
+           "model: about {:.0e} parameters, expected at most 1e16; lower experts, layers or widths",
+           parameters);
   for (const auto& [field, step, offset] :
        {std::tuple{"encoder_sparse", encoder_sparse_step, encoder_sparse_offset},
         std::tuple{"decoder_sparse", decoder_sparse_step, decoder_sparse_offset}}) {

@@ -20,6 +20,11 @@ bool is_gated(Activation activation);
 kernels::Curve curve_of(Activation activation);
 
 struct ModelConfig {
+  /// Sizes beyond any use. Whoever names more, in an option or in a damaged file, is told so before
+  /// the sizes of parameters overflow or a list of all layers fills the memory.
+  static constexpr int64_t kMaxWidth = 1 << 20, kMaxVocabulary = int64_t{1} << 31,
+                           kMaxLayers = 4096, kMaxExperts = 1 << 20;
+
   // Backbone (Raffel et al. 2020). Dimension letters: V D H F.
   int64_t vocab_size = 32128;  // rows of the embedding table
   int64_t d_model = 128;

@@ -5,16 +5,31 @@ namespace {
 
 void declare_backbone(OptionRegistry& r, ModelConfig& c) {
   r.add("vocab-size", &c.vocab_size)
-      .at_least(0)
+      .range(0, ModelConfig::kMaxVocabulary)
       .advanced()
       .help("rows of the embedding table")
       .details("0 takes the data's vocabulary, rounded up to a multiple of 128.");
-  r.add("d-model", &c.d_model).at_least(1).advanced().help("width of the residual stream");
-  r.add("d-kv", &c.d_kv).at_least(1).advanced().help("width of one attention head");
-  r.add("heads", &c.heads).at_least(1).advanced().help("attention heads");
-  r.add("d-ff", &c.d_ff).at_least(1).advanced().help("width of a feed-forward layer or expert");
-  r.add("encoder-layers", &c.encoder_layers).at_least(1).advanced().help("encoder blocks");
-  r.add("decoder-layers", &c.decoder_layers).at_least(1).advanced().help("decoder blocks");
+  r.add("d-model", &c.d_model)
+      .range(1, ModelConfig::kMaxWidth)
+      .advanced()
+      .help("width of the residual stream");
+  r.add("d-kv", &c.d_kv)
+      .range(1, ModelConfig::kMaxWidth)
+      .advanced()
+      .help("width of one attention head");
+  r.add("heads", &c.heads).range(1, ModelConfig::kMaxWidth).advanced().help("attention heads");
+  r.add("d-ff", &c.d_ff)
+      .range(1, ModelConfig::kMaxWidth)
+      .advanced()
+      .help("width of a feed-forward layer or expert");
+  r.add("encoder-layers", &c.encoder_layers)
+      .range(1, ModelConfig::kMaxLayers)
+      .advanced()
+      .help("encoder blocks");
+  r.add("decoder-layers", &c.decoder_layers)
+      .range(1, ModelConfig::kMaxLayers)
+      .advanced()
+      .help("decoder blocks");
   r.add_choice("activation", &c.activation,
                {{"relu", Activation::relu},
                 {"gelu", Activation::gelu},
@@ -29,7 +44,7 @@ void declare_backbone(OptionRegistry& r, ModelConfig& c) {
       .advanced()
       .help("output logits come from the embedding table");
   r.add("relative-buckets", &c.relative_buckets)
-      .at_least(4)
+      .range(4, ModelConfig::kMaxWidth)
       .advanced()
       .help("buckets of the relative position bias");
   r.add("relative-max-distance", &c.relative_max_distance)
@@ -41,7 +56,7 @@ void declare_backbone(OptionRegistry& r, ModelConfig& c) {
 
 void declare_sparsity(OptionRegistry& r, ModelOptions& o) {
   r.add("experts", &o.config.experts)
-      .range(0, 1 << 20)
+      .range(0, ModelConfig::kMaxExperts)
       .help("experts of a sparse layer; 0: the dense twin of equal FLOPs");
   r.add("expert-every", &o.expert_every)
       .at_least(0)

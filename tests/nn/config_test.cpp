@@ -107,7 +107,13 @@ TEST(ModelConfig, WrongFieldsAreNamedWithWhatIsAllowed) {
     return std::string("accepted");
   };
   EXPECT_EQ(message([](ModelConfig& c) { c.d_model = 0; }),
-            "model: d_model is 0, expected at least 1");
+            "model: d_model is 0, expected 1 to 1048576");
+  EXPECT_EQ(message([](ModelConfig& c) { c.encoder_layers = 1'000'000'000; }),
+            "model: encoder_layers is 1000000000, expected 1 to 4096");
+  EXPECT_EQ(message([](ModelConfig& c) { c.heads = INT64_MAX; }),
+            "model: heads is 9223372036854775807, expected 1 to 1048576");
+  EXPECT_THAT(message([](ModelConfig& c) { c.d_model = c.d_ff = c.experts = 1 << 20; }),
+              HasSubstr("parameters, expected at most 1e16"));
   EXPECT_THAT(message([](ModelConfig& c) { c.jitter = 1; }), HasSubstr("a rate in [0, 1)"));
   EXPECT_THAT(message([](ModelConfig& c) { c.encoder_sparse_offset = 5; }),
               HasSubstr("encoder_sparse_step 2 and encoder_sparse_offset 5 do not fit"));
