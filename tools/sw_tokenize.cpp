@@ -94,8 +94,7 @@ void declare(OptionRegistry& registry, Options& options) {
       .help("train on a random sample of lines of this size when there is more text")
       .details("Training takes about 26 times as much memory, and a minute or two for 32M.");
   registry.add("character-coverage", &options.vocabulary.character_coverage)
-      .above(0)
-      .at_most(1)
+      .range(0.98L, 1)  // SentencePiece takes no less
       .advanced()
       .help("share of all characters that get a piece");
   registry.add("byte-fallback", &options.vocabulary.byte_fallback)
