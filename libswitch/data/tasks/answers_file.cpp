@@ -56,6 +56,21 @@ void take_field(Lines& lines, const char* field, const std::filesystem::path& pa
   }
 }
 
+// Lines that are all JSON objects of another kind, such as a benchmark's submission, are hardly
+// answers in a model's words: they would score 0 without a sign of why.
+void warn_of_other_objects(const Lines& lines, const std::string& file, const Task& task) {
+  const auto asked_for = [](const TextPair& pair) { return pair.target.starts_with('{'); };
+  if (lines.empty() || std::any_of(task.pairs().begin(), task.pairs().end(), asked_for)) return;
+  const auto is_object = [](const std::string& line) {
+    return line.starts_with('{') && parse_line(line).is_object();
+  };
+  if (!std::all_of(lines.begin(), lines.end(), is_object)) return;
+  log::warn(
+      "{}: every line is a JSON object without a string \"prediction\" or \"text\", and judged as "
+      "it is; answers are expected in the words of --cast's targets, alone or in such a field",
+      file);
+}
+
 // A JSON object of answers by id, discarded where the lines are none.
 json parse_by_id(const Lines& lines, const std::string& file, JsonFault& fault, int64_t& line) {
   std::string text;
@@ -118,7 +133,8 @@ std::vector<std::string> read_answers(const std::filesystem::path& path, const T
   const std::string file = path == "-" ? "standard input" : path.string();
   const size_t wanted = task.pairs().size();
   Lines lines = read_lines(path);
-  if (const char* field = lines.empty() ? nullptr : answer_field(lines[0])) {
+  const char* field = lines.empty() ? nullptr : answer_field(lines[0]);
+  if (field != nullptr) {
     take_field(lines, field, path);
   } else if (!task.ids().empty()) {
     const auto first =
@@ -139,6 +155,7 @@ std::vector<std::string> read_answers(const std::filesystem::path& path, const T
            "{}: {} answers for the {} examples of {}; expected one each, in their order (--cast "
            "prints them)",
            file, lines.size(), wanted, task.file());
+  if (field == nullptr) warn_of_other_objects(lines, file, task);
   return lines;
 }
 
