@@ -5,6 +5,7 @@
 #include <array>
 #include <type_traits>
 
+#include "libswitch/kernels/cpu/lane_mask.h"
 #include "libswitch/kernels/cpu/matmul_panels.h"
 
 namespace sw::kernels::cpu {
@@ -104,11 +105,6 @@ A update_row(A* w, V* value, const A* g, const A* factor, A step, int64_t n) {
 
 namespace {
 namespace wide {
-
-// The first `count` of 16 lanes.
-inline __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : count <= 0 ? 0 : (1 << count) - 1);
-}
 
 inline float fold(__m512 x) {
   const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));

@@ -6,6 +6,8 @@
 #include <limits>
 #include <type_traits>
 
+#include "libswitch/kernels/cpu/lane_mask.h"
+
 namespace sw::kernels::cpu {
 
 // All code is compiled for AVX2; what follows runs only after has_panels().
@@ -21,11 +23,6 @@ namespace sw::kernels::cpu {
 #endif
 
 namespace {
-
-// The first `count` of 16 lanes.
-inline __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : count <= 0 ? 0 : (1 << count) - 1);
-}
 
 // e^x as vector_exp (vector_math.h), with the processor's own rounding and scaling.
 inline __m512 exponential(__m512 x) {

@@ -7,6 +7,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 #include <type_traits>
 
+#include "libswitch/kernels/cpu/lane_mask.h"
 #include "libswitch/kernels/cpu/matmul_pack.h"
 #include "libswitch/kernels/cpu/scratch.h"
 
@@ -61,11 +62,6 @@ inline __m512 multiply_add(__m512 sum, __m512i a, __m512i b) {
   } else {
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
   }
-}
-
-// The first `count` of 16 lanes.
-inline __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : count <= 0 ? 0 : (1 << count) - 1);
 }
 
 inline void store_rounded(bf16* y, __mmask16 mask, __m512 value, bool add) {
